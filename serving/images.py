@@ -1,0 +1,217 @@
+"""Bytes of a picture in, the model's pixels out: the one place where pixels are made, for training and gateway alike.
+
+    picture = load(data)          # format by magic bytes, size checked, nothing decoded yet
+    picture.pixels()              # uint8 [224, 224, 3], sRGB, upright
+
+The filter and the order of the steps move probabilities more than int8 weights do: golden arrays in the tests pin them.
+"""
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms
+
+from serving.contract import IMAGE_SIZE
+
+MAX_PIXELS: Final = 50_000_000  # pixels; as RGB about 200 MB in Pillow, four bytes each
+DRAFT_SIDE: Final = 2 * IMAGE_SIZE  # pixels; JPEGs are decoded at 1/2, 1/4 or 1/8 scale, but never below this
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF")
+MEDIA_TYPES: Final = tuple(f"image/{name.lower()}" for name in FORMATS)
+
+# Pillow warns from 89 million pixels on and refuses from 179 million on; our own, stricter limit is checked below.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_UPRIGHT: Final = {  # EXIF orientation (CIPA DC-008, table 6) -> what turns the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SRGB: Final = ImageCms.createProfile("sRGB")
+
+
+class ImageError(ValueError):
+    """A picture that gets no answer. The message may be shown to whoever sent it."""
+
+
+class UnsupportedFormat(ImageError):
+    """The bytes are none of FORMATS."""
+
+
+class UndecodableImage(ImageError):
+    """The bytes begin as a known format, but are broken or end early."""
+
+
+class UnacceptableImage(ImageError):
+    """A readable picture that we refuse: too many pixels, or none."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An opened, not yet decoded picture. `width` and `height` are pixels as stored, before EXIF orientation."""
+
+    format: str
+    width: int
+    height: int
+    _image: Image.Image
+
+    @property
+    def megapixels(self) -> float:
+        """Size in millions of pixels."""
+        return self.width * self.height / 1e6
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The model's input, uint8 [224, 224, 3], RGB. Squashes the aspect ratio. Raises UndecodableImage."""
+        return np.asarray(self.upright((IMAGE_SIZE, IMAGE_SIZE)))
+
+    def upright(self, size: tuple[int, int]) -> Image.Image:
+        """The picture as people see it, sRGB on white, resized to `size` (width, height). Raises UndecodableImage."""
+        try:
+            orientation = _orientation(self._image)
+            if orientation >= 5:  # width and height change places
+                size = size[1], size[0]
+            self._image.draft(None, (max(DRAFT_SIDE, size[0]), max(DRAFT_SIDE, size[1])))
+            # Resize first, then colours and rotation: the same picture for a small part of the work.
+            small = _resizable(self._image).resize(size, Image.Resampling.BILINEAR, reducing_gap=3)
+            small.info = self._image.info
+            turned = _to_srgb(small)
+            return turned.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else turned
+        except Exception as error:  # Pillow's plugins raise a dozen kinds of exceptions on broken bytes
+            raise UndecodableImage(f"broken or truncated {self.format} picture") from error
+
+
+def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Open a picture without decoding it.
+
+    Raises UnsupportedFormat, UndecodableImage, or UnacceptableImage when it has more than `max_pixels` pixels or none.
+    """
+    kind = sniff(data)
+    if kind is None:
+        raise UnsupportedFormat(f"not a picture in an accepted format ({', '.join(FORMATS)})")
+    if kind == "WEBP":  # Pillow's decoder allocates the whole canvas on opening, so look at the header first
+        _check_size(*_webp_size(data), max_pixels)
+    try:
+        image = Image.open(io.BytesIO(data), formats=(kind,))
+    except Image.DecompressionBombError as error:
+        raise UnacceptableImage(f"more than {max_pixels:,} pixels") from error
+    except Exception as error:  # as in Picture.upright
+        raise UndecodableImage(f"broken or truncated {kind} picture") from error
+    _check_size(*image.size, max_pixels)
+    return Picture(kind, *image.size, image)
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The model's input for the bytes of one picture: uint8 [224, 224, 3], RGB. Raises ImageError."""
+    return load(data, max_pixels=max_pixels).pixels()
+
+
+def sniff(data: bytes) -> str | None:
+    """The picture's format by its first bytes (never by its name), or None."""
+    head = data[:64]
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp" and {b"avif", b"avis"} & _brands(head):
+        return "AVIF"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # the last two are BigTIFF
+        return "TIFF"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    return None
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """Major and compatible brands of an ISO base media file (ISO/IEC 14496-12, section 4.3)."""
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[8:12], *(head[at : at + 4] for at in range(16, end, 4))}
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk of a WebP file (RFC 9649, section 2)."""
+    try:
+        match data[12:16]:
+            case b"VP8X":
+                return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+            case b"VP8L":
+                bits = struct.unpack_from("<I", data, 21)[0]
+                return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+            case b"VP8 ":
+                width, height = struct.unpack_from("<HH", data, 26)
+                return width & 0x3FFF, height & 0x3FFF
+    except struct.error:
+        pass
+    raise UndecodableImage("broken or truncated WEBP picture")
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise UnacceptableImage(f"a picture of {width} x {height} pixels has nothing to look at")
+    if width * height > max_pixels:
+        raise UnacceptableImage(f"{width} x {height} pixels are more than the {max_pixels:,} accepted")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF block is broken."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a broken EXIF block is no reason to refuse a good picture
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _resizable(image: Image.Image) -> Image.Image:
+    """The same picture in a mode that Pillow can filter: eight bits, no palette, no transparent colour key."""
+    if image.mode in ("I", "F", "I;16", "I;16L", "I;16B", "I;16N"):
+        return Image.fromarray(_eight_bits(np.asarray(image)))
+    if image.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image.convert("L") if image.mode == "1" else image
+
+
+def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey values of more than eight bits, [h, w], scaled to 0..255 by the range that they use (1, 255, 65535, more)."""
+    grey = values.astype(np.float32)
+    if not np.isfinite(grey).all():
+        raise ValueError("not finite")
+    if values.dtype == np.uint16:
+        return np.rint(grey / 257).astype(np.uint8)
+    top = float(grey.max())
+    scale = next((full for full in (1.0, 255.0, 65535.0) if top <= full), top)
+    if np.issubdtype(values.dtype, np.integer):
+        scale = max(scale, 65535.0)  # Pillow's mode "I" is how 16-bit integers arrive
+    return np.rint(np.clip(grey / scale, 0, 1) * 255).astype(np.uint8)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """RGB in sRGB on white; through the embedded ICC profile where it is usable, else by Pillow's plain conversion."""
+    if image.mode in ("RGBA", "LA"):
+        alpha = image.getchannel("A")
+        colours = image.convert("RGB") if image.mode == "RGBA" else image.convert("L")
+        colours.info = image.info
+        opaque = Image.new("RGB", image.size, "white")
+        opaque.paste(_to_srgb(colours), mask=alpha)
+        return opaque
+    if image.mode == "LAB":
+        profile: ImageCms.core.CmsProfile | io.BytesIO | None = ImageCms.createProfile("LAB")
+    else:
+        icc = image.info.get("icc_profile")
+        profile = io.BytesIO(icc) if icc else None
+    if profile is not None:
+        try:
+            managed = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
+            if managed is not None:
+                return managed
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            pass  # a broken profile, or one of another colour space: plain colours are better than none
+    return image.convert("RGB")
