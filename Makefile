@@ -1,0 +1,96 @@
+# Whence. Every target sets up what it needs; the second time that takes a second.
+# Environments live in .venv/, one per room, each installed from that room's hashed lock.
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .venv/uv/bin/uv)
+UV_VERSION := 0.13.9
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) --constraint .venv/all.lock pyproject.toml
+TEST_LOCK := tests/requirements.lock
+LOCKS := gateway/requirements.lock serving/requirements.lock training/requirements.lock $(TEST_LOCK) tests/lint.lock
+GROUPS := test notebooks lint types proto
+
+export PYTHONPATH := $(CURDIR)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-gateway test-serving test-training e2e page lint format types contracts proto lock lock-check clean setup
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Each environment is a stamp file that is newer than its lock.
+.venv/uv.ready:
+	@command -v uv >/dev/null || { echo "==> uv $(UV_VERSION) into .venv/uv"; $(PYTHON) -m venv .venv/uv && .venv/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	@mkdir -p .venv && touch $@
+
+define sync # name, locks
+	@echo "==> environment .venv/$(1) from $(2)"
+	@test -x .venv/$(1)/bin/python || $(UV) venv --quiet --python 3.11 .venv/$(1)
+	@$(UV) pip sync --quiet --python .venv/$(1)/bin/python --require-hashes $(2)
+	@touch $@
+endef
+
+.venv/gateway.ready: gateway/requirements.lock | .venv/uv.ready
+	$(call sync,gateway,$<)
+.venv/serving.ready: serving/requirements.lock | .venv/uv.ready
+	$(call sync,serving,$<)
+.venv/test.ready: gateway/requirements.lock $(TEST_LOCK) | .venv/uv.ready
+	$(call sync,test,gateway/requirements.lock $(TEST_LOCK))
+.venv/training.ready: training/requirements.lock $(TEST_LOCK) | .venv/uv.ready
+	$(call sync,training,training/requirements.lock $(TEST_LOCK))
+.venv/lint.ready: tests/lint.lock | .venv/uv.ready
+	$(call sync,lint,$<)
+
+setup: .venv/gateway.ready .venv/serving.ready ## make the environments that `make run` needs
+
+run: setup ## serve the page and the API on http://127.0.0.1:8080
+	@exec .venv/gateway/bin/python -m serving.local
+
+test: test-gateway test-serving test-training e2e ## run the whole test suite
+
+test-gateway: .venv/test.ready ## gateway, pixels, manifests: in an environment without TensorFlow
+	.venv/test/bin/pytest tests/gateway tests/k8s
+
+test-serving: .venv/training.ready ## the embedded model server
+	.venv/training/bin/pytest tests/serving
+
+test-training: .venv/training.ready ## the training pipeline and the released model
+	.venv/training/bin/pytest tests/training
+
+e2e: .venv/test.ready setup ## gateway, model server and released model together
+	.venv/test/bin/pytest tests/e2e
+
+lint: .venv/lint.ready ## ruff, codespell, yamllint
+	.venv/lint/bin/ruff check .
+	.venv/lint/bin/ruff format --check .
+	.venv/lint/bin/codespell
+
+format: .venv/lint.ready ## let ruff mend what it can
+	.venv/lint/bin/ruff check --fix --quiet .
+	.venv/lint/bin/ruff format .
+
+types: .venv/lint.ready .venv/test.ready .venv/training.ready ## mypy --strict, each room with its own libraries
+	.venv/lint/bin/mypy --python-executable .venv/test/bin/python gateway tests/gateway
+	.venv/lint/bin/mypy --python-executable .venv/training/bin/python serving training
+
+contracts: .venv/training.ready .venv/test.ready ## who may import whom
+	.venv/test/bin/lint-imports
+
+proto: .venv/lint.ready ## regenerate the gateway's messages from gateway/wire/*.proto
+	.venv/lint/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --mypy_out=. $(wildcard gateway/wire/*.proto serving/server/wire/*.proto)
+
+lock: .venv/uv.ready ## compile every room's lock from pyproject.toml, one set of versions for all
+	@# What is locked today is where the common resolution starts, so that nothing moves unless asked: UPGRADE=--upgrade
+	@cat $(LOCKS) > .venv/all.lock 2>/dev/null || true
+	@$(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --all-extras $(GROUPS:%=--group %) $(UPGRADE) --output-file .venv/all.lock
+	$(LOCK) --extra gateway --output-file gateway/requirements.lock
+	$(LOCK) --extra server --extra export --output-file serving/requirements.lock
+	$(LOCK) --extra server --extra export --extra training --group notebooks --output-file training/requirements.lock
+	$(LOCK) --group test --output-file $(TEST_LOCK)
+	$(LOCK) --group lint --group types --group proto --output-file tests/lint.lock
+
+lock-check: lock ## the locks are what pyproject.toml asks for
+	git diff --exit-code -- $(LOCKS)
+
+clean: ## remove environments, exported models and caches
+	rm -rf .venv models .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
