@@ -60,6 +60,9 @@ test-training: .venv/training.ready ## the training pipeline and the released mo
 e2e: .venv/test.ready setup ## gateway, model server and released model together
 	.venv/test/bin/pytest tests/e2e
 
+page: .venv/test.ready ## the web page in a real Chromium
+	.venv/test/bin/pytest tests/page
+
 lint: .venv/lint.ready ## ruff, codespell, yamllint
 	.venv/lint/bin/ruff check .
 	.venv/lint/bin/ruff format --check .

@@ -36,6 +36,7 @@ _UPRIGHT: Final = {  # EXIF orientation (CIPA DC-008, table 6) -> what turns the
     8: Image.Transpose.ROTATE_90,
 }
 _SRGB: Final = ImageCms.createProfile("sRGB")
+_LAB: Final = ImageCms.createProfile("LAB")
 
 
 class ImageError(ValueError):
@@ -180,7 +181,7 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of more than eight bits, [h, w], scaled to 0..255 by the range that they use (1, 255, 65535, more)."""
+    """Grey values of more than eight bits, [h, w], scaled to 0..255 by the range they use: 1, 255, 65535, more."""
     grey = values.astype(np.float32)
     if not np.isfinite(grey).all():
         raise ValueError("not finite")
@@ -190,7 +191,8 @@ def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     scale = next((full for full in (1.0, 255.0, 65535.0) if top <= full), top)
     if np.issubdtype(values.dtype, np.integer):
         scale = max(scale, 65535.0)  # Pillow's mode "I" is how 16-bit integers arrive
-    return np.rint(np.clip(grey / scale, 0, 1) * 255).astype(np.uint8)
+    eight: NDArray[np.uint8] = np.rint(np.clip(grey / scale, 0, 1) * 255).astype(np.uint8)
+    return eight
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -202,16 +204,20 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         opaque = Image.new("RGB", image.size, "white")
         opaque.paste(_to_srgb(colours), mask=alpha)
         return opaque
-    if image.mode == "LAB":
-        profile: ImageCms.core.CmsProfile | io.BytesIO | None = ImageCms.createProfile("LAB")
-    else:
-        icc = image.info.get("icc_profile")
-        profile = io.BytesIO(icc) if icc else None
+    profile = ImageCms.ImageCmsProfile(_LAB) if image.mode == "LAB" else _embedded_profile(image)
     if profile is not None:
         try:
             managed = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
             if managed is not None:
                 return managed
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass  # a broken profile, or one of another colour space: plain colours are better than none
+        except ImageCms.PyCMSError:
+            pass  # a profile of another colour space than the picture's: plain colours are better than none
     return image.convert("RGB")
+
+
+def _embedded_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    icc = image.info.get("icc_profile")
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc else None
+    except (OSError, TypeError):  # a broken profile
+        return None

@@ -1,0 +1,186 @@
+"""Everything on one machine without containers: what `make run` and the end-to-end tests start.
+
+Exports the released model if it is not there yet, runs the embedded model server and the gateway as two processes,
+starts either again when it dies, and stops the gateway before the model server so that no accepted request is lost.
+Standard library only: it is run by the gateway's Python and never imports what it starts.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from serving.contract import MODEL_NAME
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+START_LIMIT_S: Final = 180.0  # first answer after a cold start; a few seconds are usual
+STOP_LIMIT_S: Final = 45.0  # longer than the gateway's own grace period
+LONGEST_PAUSE_S: Final = 30.0  # between two attempts to start a process that keeps dying
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until a signal comes. Returns the exit status: 0 after a signal, 1 when something did not start."""
+    options = _options(argv)
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    try:
+        _require_free(options.host, options.port, options.grpc_port, options.rest_port)
+        _export(options)
+        return _serve(options, stop)
+    except RuntimeError as error:
+        say(f"could not start: {error}")
+        return 1
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal."""
+    print(f"==> {text}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Process:
+    """A command that is kept running. `pause_s` doubles with each death and is forgotten after a calm minute."""
+
+    name: str
+    command: list[str]
+    environ: Mapping[str, str]
+    child: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    pause_s: float = 0.5
+    due: float = field(default=0.0)
+
+    def keep_running(self) -> None:
+        """Start the command if it does not run and its pause is over; say so when it has died."""
+        now = time.monotonic()
+        if self.child and self.child.poll() is not None:
+            self.pause_s = 0.5 if now - self.started > 60 else min(2 * self.pause_s, LONGEST_PAUSE_S)
+            say(f"the {self.name} ended ({_reason(self.child.returncode)}); starting it again in {self.pause_s:g} s")
+            self.child, self.due = None, now + self.pause_s
+        if self.child is None and now >= self.due:
+            self.started = now
+            # A session of its own: Ctrl-C reaches this process alone, which then stops the two in the right order.
+            self.child = subprocess.Popen(self.command, cwd=ROOT, env=dict(self.environ), start_new_session=True)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL if it does not end in time."""
+        if not self.child or self.child.poll() is not None:
+            return
+        self.child.terminate()
+        try:
+            self.child.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            say(f"the {self.name} did not stop within {STOP_LIMIT_S:g} s: killed")
+            self.child.kill()
+            self.child.wait()
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving.local", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--host", default="127.0.0.1", help="address of page and API (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port of page and API (default %(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=8500, help="the model server's gRPC port, loopback only")
+    parser.add_argument("--rest-port", type=int, default=8501, help="the model server's status and metrics port")
+    parser.add_argument("--models", type=Path, default=ROOT / "models", help="where exported models are (%(default)s)")
+    parser.add_argument("--mixed-precision", default="auto", help="auto, bfloat16 or none (default %(default)s)")
+    parser.add_argument("--gateway-python", type=Path, default=ROOT / ".venv/gateway/bin/python")
+    parser.add_argument("--serving-python", type=Path, default=ROOT / ".venv/serving/bin/python")
+    return parser.parse_args(argv)
+
+
+def _require_free(host: str, *ports: int) -> None:
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise RuntimeError(f"port {port} of {host} cannot be used ({error.strerror}); see --help") from error
+
+
+def _export(options: argparse.Namespace) -> None:
+    release = json.loads((ROOT / "training/release/release.json").read_text())
+    version = options.models / MODEL_NAME / str(release["version"])
+    if version.is_dir():
+        return
+    say(f"exporting the released model to {version.relative_to(ROOT) if version.is_relative_to(ROOT) else version}")
+    command = [str(options.serving_python), "-m", "training", "export", "--models", str(options.models)]
+    status = subprocess.run(command, cwd=ROOT, env=_environ(), check=False).returncode
+    if status:
+        raise RuntimeError(f"the export of the released model failed ({_reason(status)})")
+
+
+def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
+    url = f"http://{options.host}:{options.port}"
+    server, gateway = _model_server(options), _gateway(options)
+    begin = time.monotonic()
+    ready = False
+    say("starting the model server (embedded, gRPC) and the gateway")
+    try:
+        while not stop.wait(0.2 if not ready else 1.0):
+            server.keep_running()
+            gateway.keep_running()
+            if ready:
+                continue
+            if _answers(f"{url}/readyz"):
+                ready = True
+                say(f"Whence is ready after {time.monotonic() - begin:.1f} s: {url}   (Ctrl-C ends it)")
+            elif time.monotonic() - begin > START_LIMIT_S:
+                raise RuntimeError(f"no answer from {url}/readyz within {START_LIMIT_S:g} s; the lines above say why")
+        say("stopping: the gateway finishes what it accepted, then the model server")
+        return 0
+    finally:
+        gateway.stop()
+        server.stop()
+
+
+def _model_server(options: argparse.Namespace) -> Process:
+    flags = {
+        "--port": options.grpc_port,
+        "--rest_api_port": options.rest_port,
+        "--model_config_file": "serving/models.config",
+        "--model_base_path": options.models / MODEL_NAME,
+        "--batching_parameters_file": "serving/batching.config",
+        "--monitoring_config_file": "serving/monitoring.config",
+        "--mixed_precision": options.mixed_precision,
+    }
+    words = [f"{name}={value}" for name, value in flags.items()]
+    return Process("model server", [str(options.serving_python), "-m", "serving.server", *words], _environ())
+
+
+def _gateway(options: argparse.Namespace) -> Process:
+    command = [str(options.gateway_python), "-m", "gunicorn", "--config", "gateway/gunicorn.conf.py"]
+    bind = ["--bind", f"{options.host}:{options.port}", "gateway:create_app()"]
+    # What the person set stands; the rest of the settings are the defaults that the README lists.
+    return Process("gateway", command + bind, {"WHENCE_BACKEND": f"dns:///127.0.0.1:{options.grpc_port}"} | _environ())
+
+
+def _environ() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - our own address, made above
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _reason(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
