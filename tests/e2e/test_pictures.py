@@ -60,12 +60,8 @@ def test_predict_gives_the_same_answer_in_every_form(
     client: httpx.Client, raw: dict[str, np.ndarray[Any, Any]]
 ) -> None:
     """Raw body, one multipart file, all files in one multipart batch, and base64 in JSON."""
-    single = [
-        client.post("/v1/predict", params=EVERY, files={"file": (each.name, each.read_bytes())}).json()["predictions"][
-            0
-        ]
-        for each in PICTURES
-    ]
+    uploads = [("file", (each.name, each.read_bytes())) for each in PICTURES]
+    single = [client.post("/v1/predict", params=EVERY, files=[upload]).json()["predictions"][0] for upload in uploads]
     batch = client.post("/v1/predict", params=EVERY, files=uploads).json()["predictions"]
     coded = [{"b64": base64.b64encode(each.read_bytes()).decode()} for each in PICTURES]
     texts = client.post("/v1/predict", params=EVERY, json={"images": coded}).json()["predictions"]
@@ -92,7 +88,7 @@ def checkpoint_probabilities() -> np.ndarray[Any, Any]:
         "pixels = np.stack([decode(Path(name).read_bytes()) for name in sys.argv[1:]])\n"
         "print(json.dumps(predict_release(Path('training/release'), pixels).tolist()))"
     )
-    command = [ROOT / ".venv/serving/bin/python", "-c", program, *PICTURES]
+    command = [str(ROOT / ".venv/serving/bin/python"), "-c", program, *map(str, PICTURES)]
     done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return np.array(json.loads(done.stdout.splitlines()[-1]))

@@ -79,7 +79,7 @@ def test_sigterm_under_load_loses_no_accepted_request(tmp_path: Path) -> None:
 
 def test_a_port_in_use_stops_the_start_with_a_clear_word(system: System) -> None:
     port = system.url.rsplit(":", 1)[1]
-    command = [ROOT / ".venv/gateway/bin/python", "-m", "serving.local", f"--port={port}"]
+    command = [str(ROOT / ".venv/gateway/bin/python"), "-m", "serving.local", f"--port={port}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert f"port {port} of 127.0.0.1 cannot be used" in done.stderr
