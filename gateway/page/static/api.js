@@ -1,0 +1,48 @@
+// One call of the public API: a picture in, an answer or a Problem out. Knows nothing of the page.
+
+const TIMEOUT_MS = 60_000; // longer than any deadline of the service: normally it is the service that says when it was too slow
+const ALL_CULTURES = 100;
+
+/** What went wrong, in words for people; `requestId` finds it in the service's log. */
+export class Problem extends Error {
+  constructor(title, detail, requestId) {
+    super(title);
+    this.title = title;
+    this.detail = detail;
+    this.requestId = requestId;
+  }
+}
+
+/** The model's answer for one picture (a Blob), unless `signal` aborts it: `{requestId, model: {name, version}, culture, probability, decision, top}`. */
+export async function classify(picture, signal) {
+  const response = await post(picture, signal);
+  const reply = await response.json().catch(() => null);
+  const requestId = reply?.request_id ?? response.headers.get("X-Request-ID");
+  const prediction = reply?.predictions?.[0];
+  const problem = response.ok ? prediction?.problem : reply;
+  if (problem?.title) {
+    throw new Problem(problem.title, problem.detail ?? "", requestId);
+  }
+  if (!prediction) {
+    throw new Problem("The service gave no answer", `It replied with HTTP status ${response.status}.`, requestId);
+  }
+  return { requestId, model: reply.model, ...prediction };
+}
+
+async function post(picture, signal) {
+  try {
+    return await fetch(`/v1/predict?top_k=${ALL_CULTURES}`, {
+      method: "POST",
+      body: picture,
+      // The service goes by the bytes. The browser's guess from the file's name would only be one more thing to be wrong.
+      headers: { "Content-Type": "application/octet-stream", Accept: "application/json" },
+      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
+    });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    if (error.name === "TimeoutError") {
+      throw new Problem("The service took too long", "There was no answer within a minute.", null);
+    }
+    throw new Problem("The service could not be reached", "Check the connection, and that the picture is still there.", null);
+  }
+}

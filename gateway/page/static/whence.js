@@ -1,0 +1,100 @@
+// The page: pictures come in (chosen, dropped, pasted, sampled), a card for each goes up, the answers follow in turn.
+
+import { classify, Problem } from "./api.js";
+import { Card } from "./card.js";
+
+const AT_ONCE = 2; // pictures under way: the next is uploading while the model looks at the last
+const MOST = 50; // pictures taken at a time; each keeps its preview in the browser's memory
+
+const [drop, choose, file, results, notice, status] = ["drop", "choose", "file", "results", "notice", "status"].map((id) =>
+  document.getElementById(id),
+);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const queue = [];
+let underWay = 0;
+
+function take(submissions) {
+  const taken = submissions.slice(0, MOST);
+  const left = submissions.length - taken.length;
+  tell(left ? `Took the first ${MOST} pictures and left ${left}. For whole folders there is the command “whence classify”.` : "");
+  if (!taken.length) return;
+  const cards = taken.map((submission) => new Card(submission, { onAgain: enqueue, onRemove: discard }));
+  results.prepend(...cards.map((card) => card.element));
+  cards.forEach(enqueue);
+  cards[0].element.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
+}
+
+function enqueue(card) {
+  card.waiting();
+  queue.push(card);
+  next();
+}
+
+async function next() {
+  if (underWay >= AT_ONCE || !queue.length) return;
+  const card = queue.shift();
+  underWay += 1;
+  const { signal } = card.removed;
+  const sentence = await classify(card.submission.picture, signal).then(
+    (answer) => card.answered(answer),
+    (error) => card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error), null)),
+  );
+  if (!signal.aborted) status.textContent = sentence;
+  underWay -= 1;
+  next();
+}
+
+function discard(card) {
+  const waiting = queue.indexOf(card);
+  if (waiting >= 0) queue.splice(waiting, 1);
+  card.remove();
+  choose.focus(); // the button that had the focus is gone
+}
+
+function tell(words) {
+  notice.textContent = words;
+  notice.hidden = !words;
+}
+
+function takeFiles(files) {
+  take([...files].map((picture) => ({ name: picture.name, picture })));
+}
+
+choose.addEventListener("click", () => file.click());
+file.addEventListener("change", () => {
+  takeFiles(file.files);
+  file.value = ""; // so that choosing the same file again is a change again
+});
+
+// The whole window takes a drop: a picture let go beside the frame must not replace the page.
+let depth = 0; // dragenter and dragleave come once per element passed
+function dragging(change) {
+  depth = change === 0 ? 0 : Math.max(0, depth + change);
+  drop.classList.toggle("is-over", depth > 0);
+}
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragenter", (event) => carriesFiles(event) && dragging(+1));
+addEventListener("dragleave", (event) => carriesFiles(event) && dragging(-1));
+addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
+addEventListener("drop", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  dragging(0);
+  takeFiles(event.dataTransfer.files);
+});
+addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) takeFiles(event.clipboardData.files);
+});
+
+for (const button of document.querySelectorAll(".sample")) {
+  button.addEventListener("click", async () => {
+    const { picture, ...sample } = button.dataset;
+    try {
+      const response = await fetch(picture);
+      if (!response.ok) throw new Error(`HTTP status ${response.status}`);
+      take([{ name: sample.title, picture: await response.blob(), sample }]);
+    } catch {
+      tell("The sample picture could not be fetched. Is the service still running?");
+    }
+  });
+}
