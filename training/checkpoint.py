@@ -1,0 +1,92 @@
+"""The released checkpoint: `model.safetensors` (float16) and `release.json` beside it. Needs no framework."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from serving.contract import IMAGE_SIZE
+from training.model import ModelShape
+
+WEIGHTS: Final = "model.safetensors"
+FACTS: Final = "release.json"
+MAX_BYTES: Final = 30_000_000  # what a checkpoint in git may weigh
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns logits into an honest answer."""
+
+    temperature: float = 1.0  # logits are divided by it before the softmax
+    least_probability: float = 0.0  # top probability below this: abstained
+    greatest_ood: float = float("inf")  # ood_score above this: out of distribution
+
+
+@dataclass(frozen=True)
+class Release:
+    """A checkpoint with all that is known about it."""
+
+    version: int
+    labels: tuple[str, ...]
+    shape: ModelShape
+    calibration: Calibration
+    weights: dict[str, NDArray[Any]] = field(repr=False)
+    facts: dict[str, Any] = field(default_factory=dict)  # metrics, data, recorded answers: for people and tests
+
+
+def save_release(release: Release, directory: Path) -> None:
+    """Write both files. Raises ValueError when the checkpoint is heavier than MAX_BYTES."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / WEIGHTS
+    save_file({name: np.ascontiguousarray(weight, np.float16) for name, weight in release.weights.items()}, path)
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} weighs {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}")
+    facts = {
+        "version": release.version,
+        "labels": list(release.labels),
+        "shape": asdict(release.shape),
+        "calibration": asdict(release.calibration),
+        "sha256": _digest(path),
+        **release.facts,
+    }
+    (directory / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def load_release(directory: Path) -> Release:
+    """Read both files. Raises ValueError when the weights are not those that release.json names."""
+    facts = json.loads((directory / FACTS).read_text())
+    if _digest(directory / WEIGHTS) != facts.pop("sha256"):
+        raise ValueError(f"{directory / WEIGHTS} is not the file that {FACTS} describes")
+    shape = facts.pop("shape")
+    return Release(
+        version=facts.pop("version"),
+        labels=tuple(facts.pop("labels")),
+        shape=ModelShape(shape["classes"], tuple(shape["blocks"]), shape["embedding_size"]),
+        calibration=Calibration(**facts.pop("calibration")),
+        weights=load_file(directory / WEIGHTS),
+        facts=facts,
+    )
+
+
+def probe_images() -> NDArray[np.uint8]:
+    """Four generated pictures, uint8 [4, 224, 224, 3], the same on every machine: waves, rings, checks and a ramp.
+
+    A release records its answers to them, so that a re-export can be compared without any private picture.
+    """
+    y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE].astype(np.int64)
+    waves = (x * x // 97 + y * 3) % 256
+    rings = ((x - 112) ** 2 + (y - 96) ** 2) // 40 % 256
+    checks = ((x // 14 + y // 9) % 2) * 190 + (x * y // 331) % 60
+    ramp = (x + y) * 255 // (2 * IMAGE_SIZE - 2)
+    channels = [waves, rings, checks, ramp]
+    pictures = [np.stack([channels[(i + k) % 4] // (k + 1) + 40 * k for k in range(3)], -1) for i in range(4)]
+    return np.stack(pictures).clip(0, 255).astype(np.uint8)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
