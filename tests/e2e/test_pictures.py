@@ -82,12 +82,19 @@ def test_predict_answers_the_calls_of_the_original_project(
 
 def checkpoint_probabilities() -> np.ndarray[Any, Any]:
     """The released weights evaluated by Keras itself, without SavedModel, gRPC or HTTP, in float32."""
-    program = (
-        "import sys, json; from pathlib import Path; from serving.images import decode; import numpy as np\n"
-        "from training.checkpoint import predict_release\n"
-        "pixels = np.stack([decode(Path(name).read_bytes()) for name in sys.argv[1:]])\n"
-        "print(json.dumps(predict_release(Path('training/release'), pixels).tolist()))"
-    )
+    program = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from serving.images import decode
+from training.checkpoint import load_release
+from training.export import build_release_model
+release = load_release(Path("training/release"))
+pixels = np.stack([decode(Path(name).read_bytes()) for name in sys.argv[1:]])
+logits = build_release_model(release).predict(pixels, verbose=0)["logits"] / release.calibration.temperature
+odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+print(json.dumps((odds / odds.sum(axis=1, keepdims=True)).tolist()))
+"""
     command = [str(ROOT / ".venv/serving/bin/python"), "-c", program, *map(str, PICTURES)]
     done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
