@@ -12,7 +12,7 @@ _HERE: Final = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture that a visitor may try, with the credit shown beside it; the fields are the columns of `samples.csv`."""
+    """A picture to try, with the credit shown beside it; the fields are the columns of `samples.csv`."""
 
     file: str
     culture: str

@@ -8,7 +8,7 @@ export class Problem extends Error {
   constructor(title, detail, requestId) {
     super(title);
     this.title = title;
-    this.detail = detail;
+    this.detail = detail === title ? "" : detail; // the service repeats the title where it has no more to say
     this.requestId = requestId;
   }
 }

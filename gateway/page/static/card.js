@@ -36,7 +36,7 @@ export class Card {
     this.#state("failed", { overline: "No answer", verdict: problem.title, meaning: problem.detail });
     this.#write("record", problem.requestId ? `Request ${problem.requestId}` : "");
     this.#part("again").hidden = false;
-    return `${this.submission.name}: no answer. ${problem.title}. ${problem.detail}`;
+    return `${this.submission.name}: no answer. ${problem.title}. ${problem.detail}`.trim();
   }
 
   remove() {
@@ -85,7 +85,7 @@ function credit({ title, artist, date, url }) {
   link.href = url;
   link.rel = "noreferrer";
   link.textContent = title;
-  return [`${artist}, `, link, `, ${date}. The Met, CC0`];
+  return [`${artist}, `, link, `, ${date}. The\u00a0Met, CC0`];
 }
 
 function bars(top) {
