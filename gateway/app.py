@@ -1,0 +1,114 @@
+"""create_app wires the parts together; no logic lives here."""
+
+import logging
+import math
+import time
+from typing import Final
+
+from flask import Flask, Response, request
+
+from gateway import context, docs, errors, health
+from gateway.classify import Classifier
+from gateway.client import PredictionClient
+from gateway.errors import BadRequest
+from gateway.metrics import Metrics
+from gateway.page import page
+from gateway.predictions import Predictions
+from gateway.settings import Settings
+
+access = logging.getLogger("whence.access")
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"})
+_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_HTML_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def create_app(settings: Settings | None = None, client: PredictionClient | None = None) -> Flask:
+    """The gateway as a WSGI application. Raises SettingsError."""
+    settings = settings or Settings.from_environ()
+    metrics = Metrics()
+    client = client or PredictionClient(settings, metrics)
+    classifier = Classifier(settings, client, metrics)
+
+    app = Flask("gateway", static_folder=None)
+    app.url_map.strict_slashes = False
+    errors.install(app)
+    _begin_and_end(app, settings, metrics)
+    app.register_blueprint(Predictions(settings, classifier, metrics).blueprint())
+    app.register_blueprint(health.blueprint(client))
+    app.register_blueprint(docs.blueprint(settings))
+    app.get("/metrics")(metrics.response)
+    app.register_blueprint(page)
+    return app
+
+
+def _begin_and_end(app: Flask, settings: Settings, metrics: Metrics) -> None:
+    """What happens before and after every request."""
+
+    @app.before_request
+    def begin() -> None:
+        now = context.begin(
+            request.headers.get("X-Request-ID"), request.headers.get("traceparent"), settings.request_timeout_s
+        )
+        wished = request.headers.get("X-Request-Timeout")
+        if wished is not None:
+            now.deadline = context.Deadline(now.arrived + _timeout_s(wished, settings.max_request_timeout_s))
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        now = context.current()
+        response.headers["X-Request-ID"] = now.request_id
+        for name, value in (_HEADERS | (_HTML_HEADERS if response.mimetype == "text/html" else {})).items():
+            response.headers.setdefault(name, value)
+        took_s = time.monotonic() - now.arrived
+        route = request.url_rule.rule if request.url_rule else "unmatched"
+        method = request.method if request.method in _METHODS else "other"
+        metrics.requests.labels(route, method, response.status_code).inc()
+        metrics.request_seconds.labels(route).observe(took_s)
+        for stage, seconds in now.stages_s.items():
+            metrics.stage_seconds.labels(stage).observe(seconds)
+        if now.problem:
+            metrics.rejected.labels(now.problem).inc()
+        quiet = response.status_code < 400 and route in ("/healthz", "/readyz", "/metrics")
+        access.log(
+            logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": _fields(now, route, response, took_s)}
+        )
+        return response
+
+
+def _fields(now: context.Context, route: str, response: Response, took_s: float) -> dict[str, object]:
+    """One request as it is logged."""
+    fields: dict[str, object] = {
+        "request_id": now.request_id,
+        "trace_id": now.trace_id,
+        "method": request.method[:16],
+        "route": route,
+        "status": response.status_code,
+        "problem": now.problem,
+        "duration_s": round(took_s, 4),
+        "stages_s": {stage: round(seconds, 4) for stage, seconds in now.stages_s.items()},
+        "received_bytes": now.received_bytes,
+        "model_version": now.model_version,
+        "cultures": now.cultures,
+    }
+    return {name: value for name, value in fields.items() if value not in (None, [], {})}
+
+
+def _timeout_s(text: str, most: float) -> float:
+    """Seconds that X-Request-Timeout asks for, at most `most`. Raises BadRequest."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:  # true for NaN
+        raise BadRequest("X-Request-Timeout is no number of seconds above 0")
+    return min(seconds, most)

@@ -1,0 +1,185 @@
+"""The model servers behind one or more names: who is there, who is well, who gets the next request.
+
+Own code instead of gRPC's `dns:///` with `round_robin`, for three things that it cannot do: a server that swallows
+calls without an answer gets no more of them than it already has (the least busy one is asked), a second attempt goes to
+another server for certain, and a new address gets traffic without waiting for a connection to break.
+"""
+
+import itertools
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Generic, Protocol, TypeVar
+
+from gateway.breaker import Breaker
+from gateway.metrics import Metrics
+
+log = logging.getLogger("whence.backends")
+
+PROBE_EVERY_S: Final = 0.25  # how often a resting server is looked at
+_TARGET: Final = re.compile(r"(?:dns:///)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\s,:/]+)):(?P<port>\d+)")
+
+
+class Connection(Protocol):
+    """A connection to one address."""
+
+    def well(self) -> bool:
+        """Whether the server at the other end has the model; asks it, briefly."""
+        ...
+
+    def close(self) -> None:
+        """Close it; calls under way are cut off."""
+        ...
+
+
+C = TypeVar("C", bound=Connection)
+
+
+@dataclass(eq=False)
+class Backend(Generic[C]):
+    """One model server."""
+
+    address: str
+    connection: C
+    breaker: Breaker = field(default_factory=Breaker)
+    busy: int = 0  # calls under way
+
+
+def resolve(target: str) -> set[str]:
+    """The addresses behind `target` (host:port or dns:///host:port) as "ip:port"; empty when the name is unknown.
+
+    Where a name has IPv4 and IPv6 addresses only the former count: they are the same servers twice.
+    """
+    match = _TARGET.fullmatch(target)
+    if match is None:
+        raise ValueError(f"{target!r} is no host:port")
+    try:
+        found = socket.getaddrinfo(match["v6"] or match["host"], int(match["port"]), type=socket.SOCK_STREAM)
+    except OSError as error:
+        log.warning("cannot resolve %s: %s", target, error)
+        return set()
+    four = {str(info[4][0]) for info in found if info[0] == socket.AF_INET}
+    six = {f"[{info[4][0]!s}]" for info in found if info[0] == socket.AF_INET6}
+    return {f"{ip}:{match['port']}" for ip in four or six}
+
+
+class Backends(Generic[C]):
+    """The pool. A thread of its own looks the names up, opens and closes connections, probes servers that rest."""
+
+    def __init__(
+        self,
+        targets: Collection[str],
+        connect: Callable[[str], C],
+        *,
+        metrics: Metrics,
+        resolve_s: float,
+        resolve: Callable[[str], set[str]] = resolve,
+    ) -> None:
+        self._targets = targets
+        self._connect = connect
+        self._metrics = metrics
+        self._resolve_s = resolve_s
+        self._resolve = resolve
+        self._lock = threading.Lock()
+        self._backends: dict[str, Backend[C]] = {}
+        self._leaving: list[Backend[C]] = []  # out of the names, but with calls under way
+        self._turn = itertools.count()
+        self._stop = threading.Event()
+        self._refresh()
+        self._thread = threading.Thread(target=self._keep_up, name="backends", daemon=True)
+        self._thread.start()
+
+    def all(self) -> list[Backend[C]]:
+        """Every server known now."""
+        with self._lock:
+            return list(self._backends.values())
+
+    @contextmanager
+    def lend(self, avoid: Backend[C] | None = None) -> Iterator[Backend[C] | None]:
+        """The least busy server that is well, other than `avoid`, for the time of the block; None if there is none."""
+        with self._lock:
+            well = [each for each in self._backends.values() if each.breaker.closed and each is not avoid]
+            # Among equals take turns.
+            start = next(self._turn) % len(well) if well else 0
+            backend = min(well[start:] + well[:start], key=lambda each: each.busy, default=None)
+            if backend:
+                backend.busy += 1
+        try:
+            yield backend
+        finally:
+            if backend:
+                with self._lock:
+                    backend.busy -= 1
+
+    def succeeded(self, backend: Backend[C]) -> None:
+        """Tell that `backend` answered."""
+        if backend.breaker.success():
+            self._changed(backend, "closed")
+
+    def failed(self, backend: Backend[C]) -> None:
+        """Tell that `backend` did not answer, or only with a failure of its own."""
+        if backend.breaker.failure():
+            self._changed(backend, "open")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._stop.set()
+        self._thread.join()
+        with self._lock:
+            gone = [*self._backends.values(), *self._leaving]
+            self._backends, self._leaving = {}, []
+        for backend in gone:
+            backend.connection.close()
+
+    def _changed(self, backend: Backend[C], state: str) -> None:
+        log.warning("circuit of model server %s is %s", backend.address, state)
+        self._metrics.breaker_transitions.labels(state).inc()
+        self._count_ready()
+
+    def _count_ready(self) -> None:
+        self._metrics.backend_ready.set(sum(each.breaker.closed for each in self.all()))
+
+    def _keep_up(self) -> None:
+        """The pool's thread: a look at the names every resolve_s, at resting servers more often."""
+        probe_every_s = min(PROBE_EVERY_S, self._resolve_s)
+        for tick in itertools.count(1):
+            if self._stop.wait(probe_every_s):
+                return
+            try:
+                self._probe()
+                self._part()
+                if tick % max(1, round(self._resolve_s / probe_every_s)) == 0:
+                    self._refresh()
+            except Exception:
+                log.exception("the look after the model servers failed")
+
+    def _probe(self) -> None:
+        for backend in self.all():
+            if backend.breaker.wants_probe:
+                (self.succeeded if backend.connection.well() else self.failed)(backend)
+
+    def _part(self) -> None:
+        """Close the connections to servers that left, once nobody waits for them."""
+        with self._lock:
+            done = [backend for backend in self._leaving if not backend.busy]
+            self._leaving = [backend for backend in self._leaving if backend.busy]
+        for backend in done:
+            backend.connection.close()
+
+    def _refresh(self) -> None:
+        """Make the pool what the names say now. No address at all leaves it as it is: that is DNS having a bad day."""
+        found = set[str]().union(*(self._resolve(target) for target in self._targets))
+        if not found:
+            return
+        with self._lock:
+            gone = [self._backends.pop(address) for address in self._backends.keys() - found]
+            new = found - self._backends.keys()
+            self._backends |= {address: Backend(address, self._connect(address)) for address in sorted(new)}
+            self._leaving += gone
+        if gone or new:
+            log.info("model servers: %d, new: %d, gone: %d", len(found), len(new), len(gone))
+        self._count_ready()

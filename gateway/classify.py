@@ -1,0 +1,81 @@
+"""Pictures to predictions: decode each, ask the model for all of them at once. Knows nothing of HTTP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway import errors
+from gateway.client import PredictionClient
+from gateway.context import Context
+from gateway.limits import Gate, Slots
+from gateway.metrics import Metrics
+from gateway.replies import Prediction
+from gateway.settings import Settings
+from serving import images
+from serving.images import ImageError
+
+Result = Prediction | errors.Problem
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result for each picture, in order, and the version that answered (None when no picture reached the model)."""
+
+    results: list[Result]
+    version: int | None
+
+
+class Classifier:
+    """The way of a picture through the gateway, with its limits and its clocks."""
+
+    def __init__(self, settings: Settings, client: PredictionClient, metrics: Metrics) -> None:
+        self._settings = settings
+        self._client = client
+        self._metrics = metrics
+        self._decoders = Slots(settings.decode_threads)
+        self.gate = Gate(settings.max_in_flight, max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s)
+
+    def classify(self, uploads: Sequence[bytes], context: Context) -> Answer:
+        """What the model says about each picture. A picture that cannot be decoded gets its problem as its result.
+
+        Raises Expired, ModelUnavailable, ModelTimeout or ContractBroken for all of them together.
+        """
+        decoded = [self._decode(data, context) for data in uploads]
+        pixels = [each for each in decoded if not isinstance(each, errors.Problem)]
+        if not pixels:
+            return Answer([each for each in decoded if isinstance(each, errors.Problem)], None)
+        predictions, version = self.ask(np.stack(pixels), context)
+        answers = iter(predictions)
+        return Answer([each if isinstance(each, errors.Problem) else next(answers) for each in decoded], version)
+
+    def ask(self, pixels: NDArray[np.uint8], context: Context) -> tuple[tuple[Prediction, ...], int]:
+        """The model's predictions for uint8 [N, 224, 224, 3] and its version. Raises as `classify`."""
+        with context.stage("rpc"):
+            reply = self._client.predict(pixels, deadline=context.deadline, metadata=_metadata(context))
+        context.model_version = reply.version
+        context.cultures = [prediction.culture for prediction in reply.predictions]
+        for prediction in reply.predictions:
+            self._metrics.saw_prediction(prediction.culture, prediction.decision, prediction.probability)
+        return reply.predictions, reply.version
+
+    def _decode(self, data: bytes, context: Context) -> NDArray[np.uint8] | errors.Problem:
+        """Pixels, or the problem to tell. Raises Expired."""
+        self._metrics.image_bytes.observe(len(data))
+        with self._decoders.slot(context.deadline) as waited_s, context.stage("decode"):
+            context.stages_s["wait"] = context.stages_s.get("wait", 0.0) + waited_s
+            try:
+                picture = images.load(data, max_pixels=self._settings.max_pixels)
+                self._metrics.image_megapixels.observe(picture.megapixels)
+                return picture.pixels()
+            except ImageError as error:
+                return errors.of_picture(error)
+
+
+def _metadata(context: Context) -> tuple[tuple[str, str], ...]:
+    """What the model server is told about the request."""
+    metadata = [("x-request-id", context.request_id)]
+    if context.traceparent:
+        metadata.append(("traceparent", context.traceparent))
+    return tuple(metadata)

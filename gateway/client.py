@@ -1,0 +1,247 @@
+"""The client of the model servers: the only file that imports grpc.
+
+Channels, deadlines, second attempts, and the translation of gRPC's errors into ours.
+"""
+
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway import replies, wire
+from gateway.backends import Backend, Backends
+from gateway.context import Deadline
+from gateway.errors import ContractBroken, Expired, ModelTimeout, ModelUnavailable, Problem
+from gateway.metrics import Metrics
+from gateway.retries import RetryBudget
+from gateway.settings import Settings
+from gateway.tensors import to_proto
+from gateway.wire import prediction_pb2 as pb
+from serving import contract
+
+log = logging.getLogger("whence.client")
+
+MIB: Final = 1024 * 1024
+PROBE_TIMEOUT_S: Final = 1.0
+# A call that ran out of time counts against its server only when it had this much of it.
+FAIR_TIME_S: Final = 2.0
+
+# Unknown names are ignored silently by gRPC: tests/gateway/test_client.py looks each one up in grpcio itself.
+CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    # 32 pictures are 4.8 MB; replies are small, unless a server goes mad.
+    ("grpc.max_send_message_length", 64 * MIB),
+    ("grpc.max_receive_message_length", 4 * MIB),
+    # A server that comes back is found again within a second, not two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # also the longest wait for one connection
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Servers close connections that ping more often than every five minutes. The timeout becomes TCP_USER_TIMEOUT,
+    # which finds a server behind a broken network after that long, as soon as there is anything to send.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_retries", 0),  # second attempts are made here, on another server
+    ("grpc.use_local_subchannel_pool", 1),  # closing a channel closes its connection
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.enable_http_proxy", 0),  # http_proxy in the environment is not meant for the model server
+)
+
+_PROBLEMS: Final[dict[grpc.StatusCode, tuple[type[Problem], str]]] = {
+    grpc.StatusCode.UNAVAILABLE: (ModelUnavailable, "the model server is away or full"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (ModelUnavailable, "the model server is full"),
+    grpc.StatusCode.NOT_FOUND: (ModelUnavailable, "the model is not loaded"),
+    grpc.StatusCode.CANCELLED: (ModelUnavailable, "the model server gave up the request, as one that stops does"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (ModelTimeout, "the model did not answer in time"),
+}
+# Part of what TensorFlow Serving says when its batching queue is full. It is alive: no reason to leave it alone, nor
+# to send it even more.
+_QUEUE_FULL: Final = "queue"
+
+
+def problem_of(code: grpc.StatusCode) -> Problem:
+    """What a gRPC status means for our client."""
+    kind, detail = _PROBLEMS.get(code, (ContractBroken, f"the model server answered {code.name}"))
+    return kind(detail)
+
+
+class Connection:
+    """A channel to one model server."""
+
+    def __init__(self, address: str, model_name: str) -> None:
+        family = "ipv6" if address.startswith("[") else "ipv4"
+        self._channel = grpc.insecure_channel(f"{family}:{address}", options=CHANNEL_OPTIONS)
+        self._status_request = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name=model_name))
+        self.predict = self._channel.unary_unary(
+            wire.PREDICT,
+            request_serializer=pb.PredictRequest.SerializeToString,
+            response_deserializer=pb.PredictResponse.FromString,
+        )
+        self._get_status = self._channel.unary_unary(
+            wire.GET_MODEL_STATUS,
+            request_serializer=pb.GetModelStatusRequest.SerializeToString,
+            response_deserializer=pb.GetModelStatusResponse.FromString,
+        )
+
+    def versions(self, timeout_s: float) -> dict[int, str]:
+        """State of each version of the model: {1: "AVAILABLE"}. Raises grpc.RpcError."""
+        response = self._get_status(self._status_request, timeout=timeout_s)
+        return {each.version: _state_name(each.state) for each in response.model_version_status}
+
+    def well(self) -> bool:
+        """Whether the server has the model."""
+        try:
+            return "AVAILABLE" in self.versions(PROBE_TIMEOUT_S).values()
+        except grpc.RpcError:
+            return False
+
+    def close(self) -> None:
+        """Close the channel and cut off calls under way."""
+        self._channel.close()
+
+
+def _state_name(state: int) -> str:
+    try:
+        return pb.ModelVersionStatus.State.Name(state)  # type: ignore[arg-type]
+    except ValueError:
+        return "UNKNOWN"
+
+
+class PredictionClient:
+    """Asks the model servers. Safe to use from many threads.
+
+    Nothing of gRPC is made before the first use in a process: it does not survive a fork.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, *, resolve: Callable[[str], set[str]] | None = None
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._resolve = {"resolve": resolve} if resolve else {}
+        self._budget = RetryBudget()
+        self.answered = -math.inf  # time.monotonic() of the last good answer
+        self._lock = threading.Lock()
+        self._pool: tuple[int, Backends[Connection]] | None = None  # with the id of the process that made it
+
+    @property
+    def backends(self) -> Backends[Connection]:
+        """The pool of this process."""
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():
+                name = self._settings.model_name
+                pool = Backends(
+                    self._settings.backend.split(","),
+                    lambda address: Connection(address, name),
+                    metrics=self._metrics,
+                    resolve_s=self._settings.resolve_s,
+                    **self._resolve,
+                )
+                self._pool = os.getpid(), pool
+            return self._pool[1]
+
+    def predict(
+        self, images: NDArray[np.uint8], *, deadline: Deadline, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> replies.Reply:
+        """The model's answer to uint8 [N, 224, 224, 3], RGB.
+
+        Raises ModelUnavailable, ModelTimeout, Expired or ContractBroken.
+        """
+        request = pb.PredictRequest(
+            model_spec=pb.ModelSpec(name=self._settings.model_name, signature_name=contract.SERVING),
+            inputs={contract.INPUT: to_proto(images)},
+        )
+        self._budget.deposit()
+        self._metrics.retry_budget.set(self._budget.ratio)
+        response = self._ask(request, deadline, metadata)
+        reply = replies.read(response, rows=len(images), model_name=self._settings.model_name)
+        self._metrics.saw_version(self._settings.model_name, reply.version)
+        self.answered = time.monotonic()
+        return reply
+
+    def versions(self, timeout_s: float) -> dict[int, str]:
+        """State of each version on the first server that has one AVAILABLE, else on any.
+
+        Raises ModelUnavailable when no server answers, ContractBroken for a status nobody expects.
+        """
+        found: dict[int, str] | None = None
+        problem: Problem = ModelUnavailable("no model server is known")
+        for backend in sorted(self.backends.all(), key=lambda each: not each.breaker.closed):
+            try:
+                found = backend.connection.versions(timeout_s)
+            except grpc.RpcError as error:
+                problem = problem_of(error.code())
+                continue
+            if "AVAILABLE" in found.values():
+                return found
+        if found is None:
+            raise problem
+        return found
+
+    def close(self) -> None:
+        """Close all connections of this process."""
+        with self._lock:
+            if self._pool and self._pool[0] == os.getpid():
+                self._pool[1].close()
+            self._pool = None
+
+    def _ask(
+        self, request: pb.PredictRequest, deadline: Deadline, metadata: tuple[tuple[str, str], ...]
+    ) -> pb.PredictResponse:
+        """Predict on one server, and once more on another where that can help."""
+        pool = self.backends
+        with pool.lend() as first:
+            if first is None:
+                raise ModelUnavailable("no model server is well at the moment")
+            try:
+                return self._call(pool, first, request, deadline, metadata)
+            except grpc.RpcError as error:
+                if not _elsewhere(error):
+                    raise problem_of(error.code()) from error
+                failure = error
+        with pool.lend(avoid=first) as second:
+            if second is None or deadline.passed or not self._budget.withdraw():
+                outcome = "no_backend" if second is None else "no_time" if deadline.passed else "no_budget"
+                self._metrics.rpc_retries.labels(outcome).inc()
+                raise problem_of(failure.code()) from failure
+            try:
+                response = self._call(pool, second, request, deadline, metadata)
+            except grpc.RpcError as error:
+                self._metrics.rpc_retries.labels("failure").inc()
+                raise problem_of(error.code()) from error
+        self._metrics.rpc_retries.labels("success").inc()
+        return response
+
+    def _call(
+        self,
+        pool: Backends[Connection],
+        backend: Backend[Connection],
+        request: pb.PredictRequest,
+        deadline: Deadline,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> pb.PredictResponse:
+        """Predict on `backend`, and what that tells of it. Raises grpc.RpcError, or Expired when no time is left."""
+        left_s = deadline.left_s
+        if left_s <= 0:
+            raise Expired
+        try:
+            response: pb.PredictResponse = backend.connection.predict(request, timeout=left_s, metadata=metadata)
+        except grpc.RpcError as error:
+            code = error.code()
+            self._metrics.rpcs.labels(code.name).inc()
+            if _elsewhere(error) or (code is grpc.StatusCode.DEADLINE_EXCEEDED and left_s >= FAIR_TIME_S):
+                pool.failed(backend)
+            raise
+        self._metrics.rpcs.labels("OK").inc()
+        pool.succeeded(backend)
+        return response
+
+
+def _elsewhere(error: grpc.RpcError) -> bool:
+    """Whether another server may do better: this one is gone, as opposed to full."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL not in (error.details() or "")

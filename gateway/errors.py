@@ -1,0 +1,234 @@
+"""Everything that can go wrong, as RFC 9457 problem documents: one class for each `type`, with its HTTP status.
+
+`python -m gateway.errors` prints the README's table.
+
+    bytes arrive      BadRequest, TooLarge, SlowClient, NotFound, MethodNotAllowed
+    bytes to pixels   UnsupportedMedia, UndecodablePicture, UnacceptablePicture
+    place and time    Overloaded, Expired
+    model server      ModelUnavailable, ModelTimeout, ContractBroken
+    ourselves         InternalError
+"""
+
+import json
+import logging
+import random
+from typing import Any, ClassVar, Final
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from gateway import context
+from serving.images import ImageError, UnacceptableImage, UndecodableImage, UnsupportedFormat
+
+log = logging.getLogger("whence.errors")
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that is no prediction. The class says what kind; `detail` tells the client what happened this time."""
+
+    slug: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+    when: ClassVar[str]  # for the README's table
+    retry_after_s: ClassVar[float | None] = None
+
+    def __init__(self, detail: str = "", *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.headers = headers or {}
+
+    @property
+    def type(self) -> str:
+        """Stable identifier of the kind of problem, a relative URI reference (RFC 9457, section 3.1.1)."""
+        return f"/problems/{self.slug}"
+
+    def document(self) -> dict[str, Any]:
+        """The members of the problem document; `request_id` is added where there is a request of its own."""
+        return {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
+
+    def response(self) -> Response:
+        """The whole HTTP answer."""
+        body = json.dumps({**self.document(), "request_id": context.current().request_id})
+        answer = Response(body, status=self.status, content_type=MEDIA_TYPE, headers=self.headers)
+        if self.retry_after_s is not None and "Retry-After" not in answer.headers:
+            # Jitter, so that those turned away together do not come back together. Whole seconds: RFC 9110, 10.2.3.
+            answer.headers["Retry-After"] = str(round(self.retry_after_s * random.uniform(1, 3)))  # noqa: S311
+        return answer
+
+
+class BadRequest(Problem):
+    """The request cannot be understood."""
+
+    slug, status, title = "bad-request", 400, "The request cannot be understood"
+    when = "no picture, malformed multipart, JSON or base64, bad parameter or header"
+
+
+class NotFound(Problem):
+    """No such route."""
+
+    slug, status, title = "not-found", 404, "Nothing lives at this address"
+    when = "wrong address"
+
+
+class MethodNotAllowed(Problem):
+    """A route that does not know this method."""
+
+    slug, status, title = "method-not-allowed", 405, "This address does not answer this method"
+    when = "wrong method; `Allow` lists the right ones"
+
+
+class SlowClient(Problem):
+    """The body did not arrive in time."""
+
+    slug, status, title = "slow-client", 408, "The body did not arrive in time"
+    when = "the request's time was over before its body had arrived"
+
+
+class TooLarge(Problem):
+    """More bytes or more pictures than accepted."""
+
+    slug, status, title = "too-large", 413, "The upload is too large"
+    when = "the body or one picture has too many bytes, or the request too many pictures"
+
+
+class UnsupportedMedia(Problem):
+    """Bytes in none of the accepted formats."""
+
+    slug, status, title = "unsupported-media", 415, "Not a picture in an accepted format"
+    when = "not JPEG, PNG, WebP, AVIF, TIFF or GIF by its bytes, or a Content-Type or Content-Encoding we do not read"
+
+
+class UndecodablePicture(Problem):
+    """An accepted format, but broken."""
+
+    slug, status, title = "undecodable-image", 422, "The picture is broken"
+    when = "an accepted format, but broken or truncated"
+
+
+class UnacceptablePicture(Problem):
+    """A readable picture that is refused."""
+
+    slug, status, title = "unacceptable-image", 422, "The picture is refused"
+    when = "too many pixels, or none"
+
+
+class InternalError(Problem):
+    """Our own bug."""
+
+    slug, status, title = "internal", 500, "The gateway failed"
+    when = "anything else; the log has the cause under the request id"
+
+
+class ContractBroken(Problem):
+    """The model server answered something that serving.contract does not promise."""
+
+    slug, status, title = "broken-contract", 502, "The model server gave an impossible answer"
+    when = "the model server's reply has another dtype, shape or labels than promised, NaN, or an unexpected status"
+
+
+class Overloaded(Problem):
+    """The gateway has no place for this request now."""
+
+    slug, status, title = "overloaded", 503, "Too many requests at the moment"
+    when = "the gateway is full; `Retry-After` says when to come again"
+    retry_after_s = 1.0
+
+
+class ModelUnavailable(Problem):
+    """No model server answers, or none has room."""
+
+    slug, status, title = "model-unavailable", 503, "The model is not available at the moment"
+    when = "the model server is away, full, or has not loaded the model; `Retry-After` says when to come again"
+    retry_after_s = 2.0
+
+
+class NotReady(Problem):
+    """What /readyz says when no request should be sent here."""
+
+    slug, status, title = "not-ready", 503, "Not ready"
+    when = "`/readyz` only: the model is not available, or the gateway is stopping"
+
+
+class Expired(Problem):
+    """The request's own time was over before the model was asked."""
+
+    slug, status, title = "timeout", 504, "The time of the request was over"
+    when = "the request's time (`X-Request-Timeout`, or the default) was over"
+
+
+class ModelTimeout(Expired):
+    """The model server did not answer in the time that was left."""
+
+
+KINDS: Final = (
+    BadRequest, NotFound, MethodNotAllowed, SlowClient, TooLarge, UnsupportedMedia, UndecodablePicture,
+    UnacceptablePicture, InternalError, ContractBroken, Overloaded, ModelUnavailable, NotReady, Expired,
+)  # fmt: skip
+
+_PICTURE_PROBLEMS: Final[dict[type[ImageError], type[Problem]]] = {
+    UnsupportedFormat: UnsupportedMedia,
+    UndecodableImage: UndecodablePicture,
+    UnacceptableImage: UnacceptablePicture,
+}
+
+
+def of_picture(error: ImageError) -> Problem:
+    """The problem that tells `error` of serving.images to the client."""
+    return _PICTURE_PROBLEMS[type(error)](str(error))
+
+
+def of_exception(error: Exception) -> Problem:
+    """The problem that tells the client of any exception. What nobody expected is logged, and told without internals."""
+    if isinstance(error, Problem):
+        if isinstance(error, ContractBroken):
+            log.error("contract broken: %s", error.detail, exc_info=error)
+        return error
+    if isinstance(error, ImageError):
+        return of_picture(error)
+    if isinstance(error, HTTPException):
+        return _of_http(error)
+    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    return InternalError()
+
+
+def _of_http(error: HTTPException) -> Problem:
+    """Flask's and werkzeug's own refusals."""
+    match error.code:
+        case 404:
+            return NotFound(f"there is no {request.path[:100]}")
+        case 405:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+            return MethodNotAllowed(f"use {allowed}", headers={"Allow": allowed})
+        case 413:
+            return TooLarge()
+        case 415:
+            return UnsupportedMedia()
+        case code if code is not None and 400 <= code < 500:
+            return BadRequest()
+    log.error("unexpected %s", error, exc_info=error)
+    return InternalError()
+
+
+def install(app: Flask) -> None:
+    """Answer every error of `app` with a problem document."""
+
+    @app.errorhandler(Exception)
+    def handle(error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.code is not None and 300 <= error.code < 400:
+            return Response(status=error.code, headers=error.get_headers())
+        problem = of_exception(error)
+        context.current().problem = problem.slug
+        return problem.response()
+
+
+def markdown() -> str:
+    """The table of all problem types, as it stands in the README."""
+    rows = ["| type | status | when |", "|---|---|---|"]
+    rows += [f"| `/problems/{kind.slug}` | {kind.status} | {kind.when} |" for kind in KINDS]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(markdown())

@@ -1,0 +1,165 @@
+"""The body of a request, as pictures: raw, multipart or JSON. The only file that reads a body; nothing touches disk.
+
+Limits hold while reading, so a body without a length (chunked) is refused at the same byte as one that announces it.
+"""
+
+import binascii
+import io
+import json
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+from flask import Request
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import MultiPartParser
+
+from gateway.context import Context
+from gateway.errors import BadRequest, SlowClient, TooLarge, UnsupportedMedia
+from gateway.limits import Account
+from gateway.settings import Settings
+
+CHUNK: Final = 64 * 1024  # bytes
+_MULTIPART: Final = "multipart/form-data"
+_JSON: Final = "application/json"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The bytes of one picture."""
+
+    data: bytes
+    filename: str | None = None
+
+
+def read(request: Request, settings: Settings, context: Context, account: Account) -> list[Upload]:
+    """The pictures of the request, at least one.
+
+    Raises BadRequest, TooLarge, UnsupportedMedia, SlowClient or Overloaded.
+    """
+    body = read_body(request, settings, context, account)
+    match request.mimetype:
+        case kind if kind == _MULTIPART:
+            uploads = _multipart(body, request, settings)
+        case kind if kind == _JSON:
+            uploads = _json(body, settings)
+        case kind if kind.startswith("image/") or kind in (
+            "",
+            "application/octet-stream",
+            "application/x-www-form-urlencoded",
+        ):
+            # The last is what curl --data-binary says when nobody told it better; the bytes decide anyway.
+            uploads = [Upload(body)]
+        case kind:
+            raise UnsupportedMedia(f"Content-Type {kind[:100]} is neither a picture, {_MULTIPART} nor {_JSON}")
+    if not uploads:
+        raise BadRequest(
+            f'no picture: expected a picture as body, parts named "file" in {_MULTIPART}, or "images" in {_JSON}'
+        )
+    for upload in uploads:
+        if not upload.data:
+            raise BadRequest("no picture: there are no bytes")
+        if len(upload.data) > settings.max_upload_bytes:
+            raise TooLarge(f"a picture has more than {settings.max_upload_bytes:,} bytes")
+    return uploads
+
+
+def read_body(request: Request, settings: Settings, context: Context, account: Account) -> bytes:
+    """All bytes of the body. Raises BadRequest, TooLarge, UnsupportedMedia, SlowClient or Overloaded."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("Content-Encoding is not accepted: pictures are compressed already")
+    limit = settings.max_body_bytes
+    announced = request.content_length
+    if announced is not None and announced > limit:
+        raise TooLarge(f"the body has more than {limit:,} bytes")
+    stream: IO[bytes] = request.environ["wsgi.input"]
+    pieces: list[bytes] = []
+    size = 0
+    while announced is None or size < announced:
+        try:
+            piece = stream.read(CHUNK if announced is None else min(CHUNK, announced - size))
+        except OSError as error:
+            raise BadRequest("the body ended early") from error
+        if context.deadline.passed:
+            raise SlowClient
+        if not piece:
+            break
+        size += len(piece)
+        if size > limit:
+            raise TooLarge(f"the body has more than {limit:,} bytes")
+        account.hold(len(piece))
+        pieces.append(piece)
+    context.received_bytes = size
+    if announced is not None and size < announced:
+        raise BadRequest("the body ended early")
+    return b"".join(pieces)
+
+
+def _multipart(body: bytes, request: Request, settings: Settings) -> list[Upload]:
+    """The parts named `file`."""
+    boundary = request.mimetype_params.get("boundary", "").encode("latin-1", "replace")
+    if not boundary:
+        raise BadRequest("multipart without a boundary")
+    parser = MultiPartParser(
+        stream_factory=_memory,
+        max_form_memory_size=CHUNK,
+        max_form_parts=settings.max_pictures + 8,  # some clients add fields of their own
+    )
+    try:
+        _, files = parser.parse(io.BytesIO(body), boundary, len(body))
+    except RequestEntityTooLarge as error:
+        raise TooLarge(f"more than {settings.max_pictures} pictures, or a text field too long") from error
+    except (ValueError, LookupError) as error:
+        raise BadRequest("malformed multipart") from error
+    parts: list[FileStorage] = files.getlist("file")
+    if not parts and files:
+        raise BadRequest('no picture: the part has to be named "file"')
+    _check_count(len(parts), settings)
+    return [Upload(part.stream.read(), part.filename or None) for part in parts]
+
+
+def _memory(
+    total_content_length: int | None, content_type: str | None, filename: str | None, content_length: int | None = None
+) -> IO[bytes]:
+    """Where werkzeug puts a part. Its own choice writes parts above 500 kB to disk."""
+    del total_content_length, content_type, filename, content_length
+    return io.BytesIO()
+
+
+def _json(body: bytes, settings: Settings) -> list[Upload]:
+    """The pictures of {"images": [{"b64": "...", "filename": "..."}]}."""
+    document = load_json(body)
+    images = document.get("images")
+    if not isinstance(images, list) or not images:
+        raise BadRequest('expected {"images": [{"b64": "..."}]}')
+    _check_count(len(images), settings)
+    return [_image(image, at) for at, image in enumerate(images)]
+
+
+def _image(image: Any, at: int) -> Upload:
+    if not isinstance(image, dict) or not isinstance(image.get("b64"), str):
+        raise BadRequest(f'images[{at}] is not {{"b64": "..."}}')
+    filename = image.get("filename")
+    if filename is not None and not isinstance(filename, str):
+        raise BadRequest(f"images[{at}].filename is no string")
+    try:
+        return Upload(b64decode(image["b64"], validate=True), filename)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(f"images[{at}].b64 is not base64") from error
+
+
+def load_json(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises BadRequest."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("the body is not JSON") from error
+    if not isinstance(document, dict):
+        raise BadRequest("the body is no JSON object")
+    return document
+
+
+def _check_count(count: int, settings: Settings) -> None:
+    if count > settings.max_pictures:
+        raise TooLarge(f"more than {settings.max_pictures} pictures")
