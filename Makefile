@@ -80,7 +80,7 @@ contracts: .venv/training.ready .venv/test.ready ## who may import whom
 	.venv/test/bin/lint-imports
 
 proto: .venv/lint.ready ## regenerate the gateway's messages from gateway/wire/*.proto
-	.venv/lint/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --mypy_out=. $(wildcard gateway/wire/*.proto serving/server/wire/*.proto)
+	PATH="$(CURDIR)/.venv/lint/bin:$$PATH" .venv/lint/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --mypy_out=. $(wildcard gateway/wire/*.proto serving/server/wire/*.proto)
 
 lock: .venv/uv.ready ## compile every room's lock from pyproject.toml, one set of versions for all
 	@# What is locked today is where the common resolution starts, so that nothing moves unless asked: UPGRADE=--upgrade
