@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from training import collect
+
 RELEASE_DIR: Final = Path(__file__).parent / "release"
 
 
@@ -13,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did what it says."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    collect.add_command(commands)
     _add_export(commands)
     options = parser.parse_args(arguments)
     try:
