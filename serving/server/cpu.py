@@ -1,0 +1,66 @@
+"""What this process may use of the machine: cores inside its cgroup, and whether bfloat16 is quick here."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Whole cores that this process may use: the smaller of its CPU affinity and its cgroup's quota, at least 1.
+
+    A quota of 1.5 counts as one core: two threads would use it up early in each period, and then both stand still.
+
+    Args:
+        root: Where `proc` and `sys` are mounted; tests put their own there.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(int(quota) for quota in _quotas(root))]))
+
+
+def bfloat16_is_quick(root: Path = Path("/")) -> bool:
+    """True where oneDNN has bfloat16 instructions: AVX512_BF16 or AMX. Elsewhere it would compute them slowly."""
+    try:
+        flags = (root / "proc/cpuinfo").read_text().split()
+    except OSError:  # not Linux
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores allowed by each cgroup from ours up to the root, in version 2 or 1 of cgroups."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, read = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            mount, read = root / "sys/fs/cgroup/cpu", _quota_v1
+        else:
+            continue
+        # In a container the path may be the host's and missing below our mount: then the mount itself is our group.
+        group = mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if (quota := read(folder)) is not None:
+                yield quota
+            if folder == mount:
+                break
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if quota <= 0 else quota / period

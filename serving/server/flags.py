@@ -1,0 +1,250 @@
+"""The command line: tensorflow_model_server's flags by their names, and a few of our own."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from serving.server import config, cpu
+from serving.server.config import Batching, ConfigError, ModelConfig
+from serving.server.models import LoadPolicy
+
+Argument = tuple[str, int | str]
+
+_TEXT: Final = """\
+The embedded model server of Whence: TensorFlow Serving's gRPC API (Predict, GetModelMetadata, GetModelStatus,
+health, reflection) on SavedModels, for machines where no container runs. Flags are named as those of
+tensorflow_model_server."""
+
+_EXAMPLES: Final = """\
+examples:
+  one model, its versions in models/culture/1, models/culture/2, ...:
+      python -m serving.server --model_name culture --model_base_path models/culture --rest_api_port 8501
+  the files that TensorFlow Serving reads too, with the model where it is here:
+      python -m serving.server --rest_api_port 8501 --model_config_file serving/models.config \\
+          --model_base_path models/culture --batching_parameters_file serving/batching.config \\
+          --monitoring_config_file serving/monitoring.config
+
+life:
+  The gRPC port opens at once. Until every model has a version AVAILABLE (loaded and warmed up), health says
+  NOT_SERVING; Predict on a model that is still loading answers UNAVAILABLE. On SIGTERM or SIGINT health says
+  NOT_SERVING; after --drain_seconds nothing new is accepted; what was accepted is finished within --grace_seconds;
+  then the exit status is 0, or 1 if something had to be cut off. A second signal ends the waiting."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything the server is started with, checked."""
+
+    host: str
+    port: int
+    rest_port: int | None
+    models: tuple[ModelConfig, ...]
+    batching: Batching
+    prometheus_path: str | None
+    precision: str
+    intra_op: int
+    inter_op: int
+    load: LoadPolicy
+    grpc_arguments: tuple[Argument, ...]
+    drain_s: float
+    grace_s: float
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """The options in the command line and the files it names.
+
+    Raises:
+        ConfigError: A value that the server cannot start with.
+        SystemExit: --help, or a flag that argparse refuses.
+    """
+    flags = _parser().parse_args(argv)
+    batching = _batching(flags)
+    cores = cpu.available_cores()
+    return Options(
+        host=flags.host,
+        port=flags.port,
+        rest_port=flags.rest_api_port or None,
+        models=tuple(_models(flags)),
+        batching=batching,
+        prometheus_path=config.read_monitoring(flags.monitoring_config_file) if flags.monitoring_config_file else None,
+        precision=_precision(flags.mixed_precision),
+        # One thread per core in all: never several runs on several threads each, which costs a sixth of the throughput.
+        intra_op=flags.tensorflow_intra_op_parallelism or max(1, cores // batching.threads),
+        inter_op=flags.tensorflow_inter_op_parallelism or 1,
+        load=LoadPolicy(
+            poll_s=max(0.0, flags.file_system_poll_wait_seconds),
+            retries=flags.max_num_load_retries,
+            retry_s=flags.load_retry_interval_micros / 1e6,
+            threads=flags.num_load_threads,
+        ),
+        grpc_arguments=flags.grpc_channel_arguments,
+        drain_s=flags.drain_seconds,
+        grace_s=flags.grace_seconds,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.server",
+        description=_TEXT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("ports").add_argument
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address of both ports (127.0.0.1); containers need 0.0.0.0",
+    )
+    add("--port", type=_port, default=8500, metavar="N", help="gRPC port (8500); 0 takes a free one and prints it")
+    add("--rest_api_port", type=_port, metavar="N", help="port for status, metadata and metrics (none); as --port")
+    add(
+        "--grpc_channel_arguments", type=_arguments, default=(), metavar="K=V,...",
+        help="gRPC server arguments, such as grpc.max_connection_age_ms=60000",
+    )  # fmt: skip
+    add = parser.add_argument_group("models").add_argument
+    add("--model_name", metavar="NAME", help="name of the model at --model_base_path (default)")
+    add(
+        "--model_base_path", type=Path, metavar="DIR",
+        help="folder with the version directories; with --model_config_file it replaces the base_path of that file's"
+        " only model, or of the one named by --model_name",
+    )  # fmt: skip
+    add(
+        "--model_config_file", type=Path, metavar="FILE",
+        help="ModelServerConfig in text form: several models, version policies, labels; a relative base_path starts at"
+        " the file's folder",
+    )  # fmt: skip
+    add(
+        "--file_system_poll_wait_seconds", type=float, default=1.0, metavar="S",
+        help="how often to look for new versions (1); 0 looks only once",
+    )  # fmt: skip
+    add("--max_num_load_retries", type=_at_least(0), default=5, metavar="N", help="tries after a failed load (5)")
+    add(
+        "--load_retry_interval_micros", type=_at_least(0), default=60_000_000, metavar="US",
+        help="time between them (60000000, a minute); files that change are tried again at once",
+    )  # fmt: skip
+    add("--num_load_threads", type=_at_least(1), default=1, metavar="N", help="versions loaded at the same time (1)")
+    add = parser.add_argument_group("speed").add_argument
+    add(
+        "--batching_parameters_file", type=Path, metavar="FILE",
+        help="BatchingParameters in text form; turns batching on",
+    )  # fmt: skip
+    add(
+        "--enable_batching", type=_boolean, nargs="?", const=True, metavar="BOOL",
+        help="batch requests (true with --batching_parameters_file, else false)",
+    )  # fmt: skip
+    add(
+        "--mixed_precision", choices=("auto", "bfloat16", "float32", "none"), default="auto",
+        help="auto: bfloat16 where the CPU has AVX512_BF16 or AMX, which doubles the speed there; none is float32",
+    )  # fmt: skip
+    add(
+        "--tensorflow_intra_op_parallelism", type=_at_least(0), default=0, metavar="N",
+        help="threads inside one operation (0: available cores, by cgroup, over num_batch_threads)",
+    )  # fmt: skip
+    add(
+        "--tensorflow_inter_op_parallelism", type=_at_least(0), default=0, metavar="N",
+        help="operations of one run side by side (0: one)",
+    )  # fmt: skip
+    add = parser.add_argument_group("watching and stopping").add_argument
+    add(
+        "--monitoring_config_file", type=Path, metavar="FILE",
+        help="MonitoringConfig in text form: the Prometheus path on the REST port",
+    )  # fmt: skip
+    add(
+        "--drain_seconds", type=_seconds, default=0.0, metavar="S",
+        help="after SIGTERM, keep accepting this long so that callers see NOT_SERVING first (0)",
+    )  # fmt: skip
+    add(
+        "--grace_seconds", type=_seconds, default=20.0, metavar="S",
+        help="then finish what was accepted within this time (20)",
+    )  # fmt: skip
+    return parser
+
+
+def _models(flags: argparse.Namespace) -> list[ModelConfig]:
+    if flags.model_config_file is None:
+        if flags.model_base_path is None:
+            raise ConfigError("--model_base_path is missing, expected it or --model_config_file; see --help")
+        return [ModelConfig(flags.model_name or "default", flags.model_base_path)]
+    models = config.read_models(flags.model_config_file)
+    if flags.model_base_path is None:
+        return models
+    names = [model.name for model in models]
+    name = flags.model_name or (names[0] if len(names) == 1 else None)
+    if name not in names:
+        raise ConfigError(
+            f"--model_name is {name!r}, expected one of {', '.join(names)}: the model in {flags.model_config_file}"
+            " to which --model_base_path belongs"
+        )
+    return [replace(model, base_path=flags.model_base_path) if model.name == name else model for model in models]
+
+
+def _batching(flags: argparse.Namespace) -> Batching:
+    file = flags.batching_parameters_file
+    if file is None:
+        return Batching(enabled=bool(flags.enable_batching))
+    if flags.enable_batching is False:
+        raise ConfigError(f"--enable_batching is false, expected true with --batching_parameters_file {file}")
+    return config.read_batching(file)
+
+
+def _precision(wish: str) -> str:
+    if wish == "auto":
+        return "bfloat16" if cpu.bfloat16_is_quick() else "float32"
+    if wish == "bfloat16" and not cpu.bfloat16_is_quick():
+        raise ConfigError(
+            "--mixed_precision is bfloat16, expected float32 or auto here: this CPU has neither AVX512_BF16 nor AMX,"
+            " and would compute bfloat16 more slowly than float32"
+        )
+    return "float32" if wish == "none" else wish
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected a port from 0 to 65535")
+    return int(text)
+
+
+def _at_least(least: int) -> "_Integer":
+    return _Integer(least)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 86400:
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected seconds, from 0 to a day")
+    return value
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected true or false")
+    return text.lower() in ("true", "1")
+
+
+def _arguments(text: str) -> tuple[Argument, ...]:
+    """Arguments of a gRPC server; as in TensorFlow Serving, what looks like an integer is one."""
+    arguments: list[Argument] = []
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not (key and equals):
+            raise argparse.ArgumentTypeError(f"is {text!r}, expected key=value,key=value")
+        arguments.append((key, int(value) if value.lstrip("-").isdecimal() else value))
+    return tuple(arguments)
+
+
+@dataclass(frozen=True)
+class _Integer:
+    least: int
+
+    def __call__(self, text: str) -> int:
+        if not text.isdecimal() or int(text) < self.least:
+            raise argparse.ArgumentTypeError(f"is {text!r}, expected an integer, {self.least} or more")
+        return int(text)

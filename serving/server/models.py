@@ -1,0 +1,279 @@
+"""The models of this server: watches their folders, loads and unloads versions, finds the one that a request means.
+
+All decisions are made on one thread, `watch`; loading and warmup happen on another, so that neither holds up requests.
+A version that is no longer wanted goes only when one that is wanted is there, so a broken new one never takes the good
+old one down.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+
+from serving.server import storage
+from serving.server.config import ModelConfig
+from serving.server.engine import Engine
+from serving.server.errors import InvalidArgument, NotFound, Unavailable
+from serving.server.logs import event
+from serving.server.metrics import Metrics
+from serving.server.versions import AVAILABLE, END, LOADING, START, Failure, Version
+from serving.server.warmup import warm_up
+
+REMEMBERED = 16  # versions that are gone but still shown in the status
+
+
+@dataclass(frozen=True)
+class LoadPolicy:
+    """How often the disk is looked at and how often a failed load is tried again."""
+
+    poll_s: float = 1.0  # 0: look only once
+    retries: int = 5
+    retry_s: float = 60.0
+    threads: int = 1
+
+
+class Models:
+    """Everything that is served.
+
+    Args:
+        configs: The models, each name once.
+        engine: Loads the version directories.
+        policy: Polling and retries.
+        metrics: Told of loads and states.
+        on_change: Called after every change of a state, from any thread.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        engine: Engine,
+        *,
+        policy: LoadPolicy,
+        metrics: Metrics,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._configs = {config.name: config for config in configs}
+        self._versions: dict[str, dict[int, Version]] = {config.name: {} for config in configs}
+        self._wanted: dict[str, set[int]] = {config.name: set() for config in configs}
+        self._complained: dict[str, str] = {}
+        self._engine, self._policy, self._metrics, self._on_change = engine, policy, metrics, on_change
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._loader = ThreadPoolExecutor(policy.threads, thread_name_prefix="load")
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begins to watch the folders."""
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Stops watching and unloads what nobody uses."""
+        self._closed = True
+        self._wake.set()
+        self._watcher.join()
+        for version in self._all():
+            if version.state == AVAILABLE:
+                version.retire(version.unload)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def names(self) -> list[str]:
+        """The models' names."""
+        return list(self._configs)
+
+    def is_ready(self, name: str) -> bool:
+        """True while at least one version of the model is AVAILABLE."""
+        return any(version.state == AVAILABLE for version in self._of(name))
+
+    @contextmanager
+    def using(self, spec: ModelSpec) -> Iterator[Version]:
+        """The version that a request means, kept loaded until the block ends.
+
+        Raises:
+            InvalidArgument: No name, or a label that is not configured.
+            NotFound: No such model, or that version is not loaded.
+            Unavailable: It is being loaded.
+        """
+        version = self._find(spec)
+        try:
+            yield version
+        finally:
+            version.release()
+
+    def statuses(self, spec: ModelSpec) -> list[ModelVersionStatus]:
+        """The state of one version or of all, newest first.
+
+        Raises:
+            InvalidArgument: No name, or a label that is not configured.
+            NotFound: No such model, or no such version of it.
+        """
+        number = self._number(spec)
+        versions = [version for version in self._of(spec.name) if number in (None, version.number)]
+        if not versions and number is not None:
+            raise NotFound(f"could not find version {number} of model {spec.name!r}")
+        if not versions:
+            raise NotFound(f"could not find any versions of model {spec.name!r}")
+        return [_status(version) for version in sorted(versions, key=lambda version: -version.number)]
+
+    def _find(self, spec: ModelSpec) -> Version:
+        number = self._number(spec)
+        versions = sorted(self._of(spec.name), key=lambda version: -version.number)
+        asked = [version for version in versions if number in (None, version.number)]
+        for version in asked:
+            if version.try_acquire():
+                return version
+        what = f"model {spec.name!r}" if number is None else f"version {number} of model {spec.name!r}"
+        if any(version.state in (START, LOADING) for version in asked):
+            raise Unavailable(f"{what} is still loading")
+        there = ", ".join(str(version.number) for version in versions if version.state == AVAILABLE) or "none"
+        raise NotFound(f"servable not found: {what} is not loaded; available versions: {there}")
+
+    def _number(self, spec: ModelSpec) -> int | None:
+        if not spec.name:
+            raise InvalidArgument("model_spec has no name")
+        config = self._configs.get(spec.name)
+        if config is None:
+            raise NotFound(f"servable not found: no model {spec.name!r} here, only: {', '.join(self._configs)}")
+        if spec.HasField("version"):
+            return int(spec.version.value)
+        if not spec.version_label:
+            return None
+        if spec.version_label not in config.labels:
+            known = ", ".join(sorted(config.labels)) or "none"
+            raise InvalidArgument(
+                f"unrecognized version label {spec.version_label!r}; labels of {spec.name!r}: {known}"
+            )
+        return config.labels[spec.version_label]
+
+    def _of(self, name: str) -> list[Version]:
+        with self._lock:
+            return list(self._versions[name].values())
+
+    def _all(self) -> list[Version]:
+        return [version for name in self._configs for version in self._of(name)]
+
+    def _watch(self) -> None:
+        look = True
+        while not self._closed:
+            for config in self._configs.values():
+                if look:
+                    self._look(config)
+                self._retry(config)
+                self._retire(config)
+            self._wake.wait(self._policy.poll_s or 1.0)
+            self._wake.clear()
+            look = self._policy.poll_s > 0
+
+    def _look(self, config: ModelConfig) -> None:
+        """Compares the disk with what is wanted; a folder that cannot be read changes nothing."""
+        present = storage.versions(config.base_path)
+        if present is None:
+            self._complain(config, "cannot read the model's folder, expected version directories in it")
+            return
+        wanted = config.policy.choose(set(present))
+        if not wanted:
+            self._complain(config, "no version to serve in the model's folder")
+        elif self._complained.pop(config.name, None):
+            event(logging.INFO, "found versions", model=config.name, versions=sorted(wanted))
+        self._wanted[config.name] = wanted
+        versions = self._versions[config.name]
+        for number in sorted(wanted, reverse=True):
+            known = versions.get(number)
+            if known is None or (known.state == END and known.failure is None):
+                version = Version(config.name, number, present[number], self._changed)
+                with self._lock:
+                    versions[number] = version
+                self._loader.submit(self._load, version)
+
+    def _complain(self, config: ModelConfig, text: str) -> None:
+        if self._complained.get(config.name) != text:
+            self._complained[config.name] = text
+            event(logging.WARNING, text, model=config.name, path=config.base_path)
+
+    def _retry(self, config: ModelConfig) -> None:
+        """Loads a failed version again, when its time has come or when its files have changed since."""
+        for version in self._of(config.name):
+            failure = version.failure
+            if failure is None or version.state != END or version.number not in self._wanted[config.name]:
+                continue
+            if storage.fingerprint(version.path) != failure.fingerprint:
+                version.tries = 0
+            elif failure.retry_at is None or time.monotonic() < failure.retry_at:
+                continue
+            version.waiting()
+            self._loader.submit(self._load, version)
+
+    def _retire(self, config: ModelConfig) -> None:
+        """Lets go of versions that are not wanted, once a wanted one is there."""
+        wanted = self._wanted[config.name]
+        versions = self._of(config.name)
+        if wanted and not any(version.number in wanted and version.state == AVAILABLE for version in versions):
+            return
+        for version in versions:
+            if version.number not in wanted and version.state == AVAILABLE:
+                version.retire(partial(self._unload, version))
+        ended = sorted(version.number for version in versions if version.state == END and version.number not in wanted)
+        with self._lock:
+            for number in ended[:-REMEMBERED]:
+                del self._versions[config.name][number]
+
+    def _load(self, version: Version) -> None:
+        version.loading()
+        start = time.monotonic()
+        before = storage.fingerprint(version.path)
+        try:
+            servable = self._engine.load(version.path)
+            loaded = time.monotonic()
+            try:
+                warmed = warm_up(version.path, servable)
+            except BaseException:
+                servable.close()
+                raise
+        except Exception as error:
+            self._metrics.loaded(str(version.path), "fail")
+            text = str(error).split("\n", 1)[0] or type(error).__name__
+            left = self._policy.retries - version.tries + 1
+            retry_at = time.monotonic() + self._policy.retry_s if left > 0 else None
+            version.failed(Failure(text, before, retry_at))
+            event(
+                logging.ERROR, "cannot load version", traceback=True,
+                model=version.model, version=version.number, error=text, retries_left=max(0, left),
+            )  # fmt: skip
+            return
+        now = time.monotonic()
+        self._metrics.loaded(str(version.path), "success")
+        self._metrics.warmed_up(str(version.path), "success", now - loaded)
+        version.loaded(servable)
+        event(
+            logging.INFO, "version available", model=version.model, version=version.number,
+            load_s=f"{loaded - start:.2f}", warmup_s=f"{now - loaded:.2f}", warmup_requests=warmed,
+        )  # fmt: skip
+        self._wake.set()
+
+    def _unload(self, version: Version) -> None:
+        def unload() -> None:
+            version.unload()
+            event(logging.INFO, "version unloaded", model=version.model, version=version.number)
+
+        self._loader.submit(unload)
+
+    def _changed(self, version: Version, previous: int | None) -> None:
+        before = None if previous is None else ModelVersionStatus.State.Name(previous)
+        self._metrics.entered(version.model, version.number, ModelVersionStatus.State.Name(version.state), before)
+        self._on_change()
+
+
+def _status(version: Version) -> ModelVersionStatus:
+    status = ModelVersionStatus(version=version.number, state=version.state)
+    if version.failure is not None:
+        status.status.error_code = 2  # UNKNOWN in tensorflow.error.Code, as TensorFlow Serving reports a failed load
+        status.status.error_message = version.failure.text
+    return status

@@ -1,0 +1,109 @@
+"""TensorProto <-> numpy, with the checks that TensorFlow leaves to a crash or to gigabytes of memory."""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.framework import tensor_pb2, types_pb2
+
+from serving.server.engine import Spec
+from serving.server.errors import InvalidArgument
+
+# A TensorProto may hold one value and a shape, meaning "all are that"; this bounds what a few bytes can ask for.
+MAX_FILLED_BYTES: Final = 64 << 20
+
+_FIELDS: Final = {
+    types_pb2.DT_FLOAT: "float_val",
+    types_pb2.DT_DOUBLE: "double_val",
+    types_pb2.DT_INT8: "int_val",
+    types_pb2.DT_INT16: "int_val",
+    types_pb2.DT_INT32: "int_val",
+    types_pb2.DT_UINT8: "int_val",
+    types_pb2.DT_UINT16: "int_val",
+    types_pb2.DT_UINT32: "uint32_val",
+    types_pb2.DT_UINT64: "uint64_val",
+    types_pb2.DT_INT64: "int64_val",
+    types_pb2.DT_BOOL: "bool_val",
+}
+
+
+def dtype_name(dtype: int) -> str:
+    """`float` for 1: the word that people know from `saved_model_cli`."""
+    return str(types_pb2.DataType.Name(dtype)).removeprefix("DT_").lower()
+
+
+def shape_text(shape: tuple[int | None, ...] | None) -> str:
+    """`[-1,224,224,3]`; `[...]` for any rank."""
+    return "[...]" if shape is None else "[" + ",".join("-1" if n is None else str(n) for n in shape) + "]"
+
+
+def check(name: str, tensor: tensor_pb2.TensorProto, spec: Spec) -> tuple[int, ...]:
+    """The tensor's shape, once dtype and shape fit the signature; nothing is copied for that.
+
+    Raises:
+        InvalidArgument: They do not; says what was sent and what was expected.
+    """
+    if tensor.dtype != spec.dtype:
+        sent = dtype_name(tensor.dtype) if tensor.dtype in types_pb2.DataType.values() else str(tensor.dtype)
+        raise InvalidArgument(f"input {name!r} has dtype {sent}, expected {dtype_name(spec.dtype)}")
+    shape = tuple(int(dim.size) for dim in tensor.tensor_shape.dim)
+    if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise InvalidArgument(f"input {name!r} has no definite shape, expected {shape_text(spec.shape)}")
+    if spec.shape is not None and (
+        len(shape) != len(spec.shape)
+        or any(want not in (None, size) for size, want in zip(shape, spec.shape, strict=True))
+    ):
+        raise InvalidArgument(f"input {name!r} has shape {shape_text(shape)}, expected {shape_text(spec.shape)}")
+    return shape
+
+
+def to_numpy(name: str, tensor: tensor_pb2.TensorProto) -> NDArray[Any]:
+    """The values of a checked tensor, read from `tensor_content` without a copy, or from its `*_val` field.
+
+    Raises:
+        InvalidArgument: There are more or fewer values than the shape has room for.
+    """
+    shape = tuple(int(dim.size) for dim in tensor.tensor_shape.dim)
+    if tensor.dtype == types_pb2.DT_STRING:
+        return _fill(name, np.array(tensor.string_val, dtype=object), shape)
+    dtype = np.dtype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype)
+    if not tensor.tensor_content:
+        return _fill(name, _values(name, tensor, dtype), shape)
+    size = math.prod(shape) * dtype.itemsize
+    if len(tensor.tensor_content) != size:
+        sent = len(tensor.tensor_content)
+        raise InvalidArgument(
+            f"input {name!r} has {sent} bytes of tensor_content, expected {size} for {shape_text(shape)}"
+        )
+    return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
+
+
+def to_proto(array: NDArray[Any]) -> tensor_pb2.TensorProto:
+    """An array as TensorFlow writes it: `tensor_content` for numbers, `string_val` for bytes."""
+    return tf.make_tensor_proto(array)
+
+
+def _values(name: str, tensor: tensor_pb2.TensorProto, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The flat values of the `*_val` field that belongs to the dtype; tensor.proto says which."""
+    if tensor.dtype in (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16):  # their 16 bits travel as integers
+        field, stored = tensor.half_val, np.dtype(np.uint16)
+    elif tensor.dtype in _FIELDS:
+        field, stored = getattr(tensor, _FIELDS[tensor.dtype]), dtype
+    else:
+        raise InvalidArgument(f"input {name!r} is {dtype_name(tensor.dtype)}, which is read from tensor_content only")
+    try:
+        return np.array(field, dtype=stored).view(dtype)
+    except OverflowError:
+        raise InvalidArgument(f"input {name!r} has a value out of the range of {dtype_name(tensor.dtype)}") from None
+
+
+def _fill(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Gives flat values their shape. As in TensorFlow, the last value stands for all that are left out."""
+    elements = math.prod(shape)
+    if 0 < values.size < elements and elements * values.itemsize <= MAX_FILLED_BYTES:
+        values = np.concatenate([values, np.repeat(values[-1:], elements - values.size)])
+    if values.size != elements:
+        raise InvalidArgument(f"input {name!r} has {values.size} values, expected {elements} for {shape_text(shape)}")
+    return values.reshape(shape)

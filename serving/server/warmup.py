@@ -1,0 +1,43 @@
+"""Replays the requests that a version brings along, so that the first caller finds every graph already built."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.server.engine import Servable
+from serving.server.logs import event
+from serving.server.requests import read
+
+FILE: Final = Path("assets.extra/tf_serving_warmup_requests")  # TensorFlow Serving's place: saved_model_warmup_util.h
+MAX_RECORDS: Final = 1000  # the same
+
+
+def warm_up(path: Path, servable: Servable) -> int:
+    """Runs every recorded request of a version directory and returns how many there were; without a file, 0.
+
+    Raises:
+        ValueError: The file is damaged or holds more than 1000 records.
+        ServingError: A recorded request does not fit the model.
+    """
+    file = path / FILE
+    if not file.is_file():
+        return 0
+    count = 0
+    try:
+        for record in tf.compat.v1.io.tf_record_iterator(str(file)):
+            count += 1
+            if count > MAX_RECORDS:
+                raise ValueError(f"{FILE} has more than {MAX_RECORDS} records")
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            if log.WhichOneof("log_type") != "predict_log":
+                event(logging.WARNING, "skipped a warmup record that is no predict_log", path=path, record=count)
+                continue
+            call = read(log.predict_log.request, servable)
+            servable.run(call.signature.name, call.inputs)
+    except (tf.errors.DataLossError, DecodeError) as error:
+        raise ValueError(f"{FILE}: record {count + 1} is damaged") from error
+    return count
