@@ -51,7 +51,7 @@ def save_release(release: Release, directory: Path) -> None:
         "labels": list(release.labels),
         "shape": asdict(release.shape),
         "calibration": asdict(release.calibration),
-        "sha256": _digest(path),
+        "sha256": digest(path),
         **release.facts,
     }
     (directory / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
@@ -60,13 +60,13 @@ def save_release(release: Release, directory: Path) -> None:
 def load_release(directory: Path) -> Release:
     """Read both files. Raises ValueError when the weights are not those that release.json names."""
     facts = json.loads((directory / FACTS).read_text())
-    if _digest(directory / WEIGHTS) != facts.pop("sha256"):
+    if digest(directory / WEIGHTS) != facts.pop("sha256"):
         raise ValueError(f"{directory / WEIGHTS} is not the file that {FACTS} describes")
     shape = facts.pop("shape")
     return Release(
         version=facts.pop("version"),
         labels=tuple(facts.pop("labels")),
-        shape=ModelShape(shape["classes"], tuple(shape["blocks"]), shape["embedding_size"]),
+        shape=ModelShape(**{name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()}),
         calibration=Calibration(**facts.pop("calibration")),
         weights=load_file(directory / WEIGHTS),
         facts=facts,
@@ -88,5 +88,6 @@ def probe_images() -> NDArray[np.uint8]:
     return np.stack(pictures).clip(0, 255).astype(np.uint8)
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal: what names a release beyond its version number."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

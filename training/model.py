@@ -1,29 +1,34 @@
-"""The network: VGG16 without its top, channel statistics of several blocks, and a linear head that reads them.
+"""The network: VGG16 without its top, texture statistics of several blocks, and a linear head that reads them.
 
 Plain Keras 3: no TensorFlow is named here, so that the same model trains on any Keras backend.
 
-The head reads, for every channel of a block, the mean over all positions and the standard deviation over all positions
-(the "texture" of that block), and is linear in them. Both are sums over positions, so every logit splits exactly into
-one share per position: that is the heat map, not an approximation of it.
+Of every block the head reads the mean and the standard deviation of each channel over all positions, and of some blocks
+how channels vary together: the covariances of the block's strongest directions (after Gatys et al. 2016, who describe
+style by them). It is linear in these numbers, and each of them is a sum over positions. So every logit splits exactly
+into one share per position: that is the heat map, not an approximation of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from serving.contract import EMBEDDING, HEATMAPS, IMAGE_SIZE, INPUT
 
 # Blue, green, red means of ImageNet as Caffe's VGG16 subtracts them (Simonyan and Zisserman 2014;
 # keras.applications.imagenet_utils, mode "caffe").
 CAFFE_MEANS: Final = (103.939, 116.779, 123.68)
-# The last convolution of each block: what a block says about the picture.
-BLOCK_OUTPUTS: Final = {1: "block1_conv2", 2: "block2_conv2", 3: "block3_conv3", 4: "block4_conv3", 5: "block5_conv3"}
-BLOCK_CHANNELS: Final = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
+CONVOLUTIONS: Final = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}  # per block of VGG16, configuration D
+CHANNELS: Final = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
 MAP_SIZE: Final = 14  # positions per side of a heat map: block 5's own grid
 VARIANCE_FLOOR: Final = 1e-6  # keeps the square root's gradient finite on flat pictures
+# A covariance c is read as c / sqrt(|c| + floor): large ones count less, and small ones stay linear (directions are
+# scaled to unit variance, so 1 is large).
+COVARIANCE_FLOOR: Final = 0.05
 
 LOGITS: Final = "logits"
 FEATURES: Final = "features"
@@ -35,12 +40,29 @@ class ModelShape:
 
     classes: int
     blocks: tuple[int, ...] = (2, 3, 4, 5)
+    covariance_blocks: tuple[int, ...] = (3, 4, 5)
+    covariance_rank: int = 48
     embedding_size: int = 64
+
+    def features_of(self, block: int) -> int:
+        """Numbers that the head reads of a block."""
+        pairs = self.covariance_rank * (self.covariance_rank + 1) // 2 if block in self.covariance_blocks else 0
+        return 2 * CHANNELS[block] + pairs
 
     @property
     def features(self) -> int:
-        """Numbers that the head reads: a mean and a deviation per channel."""
-        return 2 * sum(BLOCK_CHANNELS[block] for block in self.blocks)
+        """Numbers that the head reads."""
+        return sum(self.features_of(block) for block in self.blocks)
+
+    def slices(self) -> dict[int, slice]:
+        """Where each block's numbers stand among all features."""
+        ends = np.cumsum([self.features_of(block) for block in self.blocks]).tolist()
+        return {n: slice(end - self.features_of(n), end) for n, end in zip(self.blocks, ends, strict=True)}
+
+    def embedded(self) -> NDArray[np.int32]:
+        """Positions of the features that the embedding reads: means and deviations of the two highest blocks."""
+        starts = [(self.slices()[block].start, 2 * CHANNELS[block]) for block in self.blocks[-2:]]
+        return np.concatenate([np.arange(start, start + size) for start, size in starts]).astype(np.int32)
 
 
 @keras.saving.register_keras_serializable("whence")
@@ -55,34 +77,83 @@ class CaffePreprocessing(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("whence")
-class ChannelStatistics(keras.layers.Layer):
-    """Mean and standard deviation of every channel over all positions, in float32 whatever the block computes in."""
+class Texture(keras.layers.Layer):
+    """What the head reads of one block, in float32 whatever the block computes in."""
+
+    def __init__(self, channels: int, rank: int, **options: Any) -> None:
+        """`rank` directions have their covariances read; 0: none."""
+        super().__init__(dtype="float32", **options)
+        self.channels, self.rank = channels, rank
+        self.pairs = np.array([(i, j) for i in range(rank) for j in range(i, rank)], np.int32).reshape(-1, 2)
+
+    def build(self, *_: Any) -> None:
+        """Makes `basis` [K, rank]: the block's strongest directions, scaled to unit variance."""
+        if self.rank:
+            self.basis = self.add_weight(shape=(self.channels, self.rank), name="basis", trainable=False)
+        self.built = True
 
     def call(self, block: Any) -> Any:
-        """A block's output [N, h, w, K] -> float32 [N, 2K]: K means, then K deviations."""
-        mean, variance = ops.moments(ops.cast(block, "float32"), axes=(1, 2))
-        return ops.concatenate([mean, ops.sqrt(variance + VARIANCE_FLOOR)], axis=-1)
+        """A block's output [N, h, w, K] -> float32 [N, F]: K means, K deviations, covariances of each pair i <= j."""
+        block = ops.cast(block, "float32")
+        mean, variance = ops.moments(block, axes=(1, 2))
+        numbers = [mean, ops.sqrt(variance + VARIANCE_FLOOR)]
+        if self.rank:
+            covariances = self._covariances(self._directions(block))
+            numbers.append(covariances / ops.sqrt(ops.abs(covariances) + COVARIANCE_FLOOR))
+        return ops.concatenate(numbers, axis=-1)
+
+    def shares(self, block: Any, kernel: Any) -> Any:
+        """Each position's share of what this block adds to each logit.
+
+        A mean is the sum of x / P over the P positions, a deviation s the sum of ((x - mean)^2 + floor) / (P s), a
+        covariance the sum of products of centred directions / P; what is made of a covariance is shared as it is.
+        [N, h, w, K] and the head's rows for this block [F, C] -> float32 [N, 14, 14, C].
+        """
+        block, size = ops.cast(block, "float32"), self.channels
+        mean, variance = ops.moments(block, axes=(1, 2), keepdims=True)
+        spread = (ops.square(block - mean) + VARIANCE_FLOOR) / ops.sqrt(variance + VARIANCE_FLOOR)
+        shares = _grid(ops.matmul(block, kernel[:size]) + ops.matmul(spread, kernel[size : 2 * size]))
+        if self.rank:
+            shares = shares + _grid(self._covariance_shares(self._directions(block), kernel[2 * size :]))
+        return shares
+
+    def _directions(self, block: Any) -> Any:
+        """Centred coordinates of every position of the pooled block, [N, h, w, rank]."""
+        pooled = block if block.shape[1] <= MAP_SIZE else ops.max_pool(block, 2)  # VGG16's own pooling
+        return ops.matmul(pooled - ops.mean(pooled, axis=(1, 2), keepdims=True), self.basis)
+
+    def _covariances(self, directions: Any) -> Any:
+        """[N, h, w, rank] -> [N, pairs]."""
+        flat = ops.reshape(directions, (-1, directions.shape[1] * directions.shape[2], self.rank))
+        square = ops.matmul(ops.transpose(flat, (0, 2, 1)), flat) / flat.shape[1]  # [N, rank, rank]
+        return ops.take(ops.reshape(square, (-1, self.rank**2)), self.pairs @ [self.rank, 1], axis=1)
+
+    def _covariance_shares(self, directions: Any, kernel: Any) -> Any:
+        """[N, h, w, rank] and [pairs, C] -> [N, h, w, C]; averaged over positions it is what the pairs add."""
+        covariances = self._covariances(directions)
+        scales = 1 / ops.sqrt(ops.abs(covariances) + COVARIANCE_FLOOR)  # [N, pairs]
+        forms = ops.expand_dims(scales, -1) * kernel  # [N, pairs, C]
+        place = np.zeros((self.rank, self.rank), np.int32)
+        place[self.pairs[:, 0], self.pairs[:, 1]] = np.arange(len(self.pairs))
+        upper = np.triu(np.ones((self.rank, self.rank), np.float32))[None, :, :, None]
+        forms = ops.reshape(ops.take(forms, place.ravel(), axis=1), (-1, self.rank, self.rank, kernel.shape[1])) * upper
+        return ops.einsum("nhwi,nijc,nhwj->nhwc", directions, forms, directions)
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras needs to make this layer again."""
+        return {**super().get_config(), "channels": self.channels, "rank": self.rank}
 
 
-def position_shares(block: Any, kernel: Any) -> Any:
-    """Each position's share of each logit, for one block: summed over positions it is what the block adds to the logit.
-
-    A mean is the sum of x / P over the P positions. A deviation s is the sum of ((x - mean)^2 + floor) / (P s).
-    [N, h, w, K] and the head's rows for this block [2K, C] -> float32 [N, 14, 14, C].
-    """
-    block = ops.cast(block, "float32")
-    _, height, width, channels = block.shape
-    mean, variance = ops.moments(block, axes=(1, 2), keepdims=True)
-    spread = (ops.square(block - mean) + VARIANCE_FLOOR) / ops.sqrt(variance + VARIANCE_FLOOR)
-    shares = ops.matmul(block, kernel[:channels]) + ops.matmul(spread, kernel[channels:])  # [N, h, w, C]
-    if height != MAP_SIZE:  # the average of a patch, counted per patch instead of per position: the same sum
-        shares = ops.average_pool(shares, (height // MAP_SIZE, width // MAP_SIZE))
+def _grid(shares: Any) -> Any:
+    """Averages over positions, [N, h, w, C] -> sums per cell of the map, [N, 14, 14, C]."""
+    if (height := shares.shape[1]) != MAP_SIZE:
+        shares = ops.average_pool(shares, height // MAP_SIZE)
     return shares / (MAP_SIZE * MAP_SIZE)
 
 
 @keras.saving.register_keras_serializable("whence")
 class LinearHead(keras.layers.Layer):
-    """Statistics -> logits, embedding, and the maps of the logits. Three views of the same linear reading."""
+    """Features -> logits, embedding, and the maps of the logits: three views of the same linear reading."""
 
     def __init__(self, shape: dict[str, Any] | ModelShape, **options: Any) -> None:
         super().__init__(dtype="float32", **options)
@@ -90,38 +161,51 @@ class LinearHead(keras.layers.Layer):
 
     def build(self, *_: Any) -> None:
         """Makes the weights: `shift`/`scale` standardise the features, `kernel`/`bias` classify, `projection` embeds."""
-        features, shape = self.shape.features, self.shape
-        self.shift = self.add_weight(shape=(features,), name="shift", initializer="zeros", trainable=False)
-        self.scale = self.add_weight(shape=(features,), name="scale", initializer="ones", trainable=False)
-        self.kernel = self.add_weight(shape=(features, shape.classes), name="kernel", initializer="zeros")
-        self.bias = self.add_weight(shape=(shape.classes,), name="bias", initializer="zeros")
-        self.projection = self.add_weight(
-            shape=(features, shape.embedding_size), name="projection", initializer="glorot_uniform", trainable=False
-        )
+        features, shape, add = self.shape.features, self.shape, self.add_weight
+        self.shift = add(shape=(features,), name="shift", initializer="zeros", trainable=False)
+        self.scale = add(shape=(features,), name="scale", initializer="ones", trainable=False)
+        self.kernel = add(shape=(features, shape.classes), name="kernel", initializer="zeros")
+        self.bias = add(shape=(shape.classes,), name="bias", initializer="zeros")
+        self.projection = add(shape=(len(shape.embedded()), shape.embedding_size), name="projection", trainable=False)
         self.built = True
 
-    def call(self, features: Any, blocks: list[Any]) -> dict[str, Any]:
-        """features float32 [N, F] and the blocks they came from -> the dict of outputs."""
-        standard = (features - self.shift) * self.scale  # [N, F]
-        logits = ops.matmul(standard, self.kernel) + self.bias  # [N, C]
-        embedding = ops.matmul(standard, self.projection)  # [N, D]
+    def call(self, features: Any) -> dict[str, Any]:
+        """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length."""
+        standard = (features - self.shift) * self.scale
+        embedding = ops.matmul(ops.take(standard, self.shape.embedded(), axis=1), self.projection)
         length = ops.sqrt(ops.sum(ops.square(embedding), axis=-1, keepdims=True) + 1e-12)
-        return {LOGITS: logits, EMBEDDING: embedding / length, HEATMAPS: self.maps(blocks), FEATURES: features}
+        return {LOGITS: ops.matmul(standard, self.kernel) + self.bias, EMBEDDING: embedding / length}
 
-    def maps(self, blocks: list[Any]) -> Any:
-        """Each position's share of each logit, float32 [N, 14, 14, C]; their sum over positions is the logit itself."""
-        kernel = ops.expand_dims(self.scale, -1) * self.kernel  # [F, C], for features that are not standardised
-        constant = self.bias - ops.matmul(self.shift, kernel)  # [C], spread evenly: it belongs to no position
-        total, first = constant / (MAP_SIZE * MAP_SIZE), 0
-        for block, number in zip(blocks, self.shape.blocks, strict=True):
-            size = 2 * BLOCK_CHANNELS[number]
-            total = total + position_shares(block, kernel[first : first + size])
-            first += size
-        return total
+    def rows(self) -> dict[int, Any]:
+        """The weights of each block's features as they come, not standardised: [F of the block, C]."""
+        kernel = ops.expand_dims(self.scale, -1) * self.kernel
+        return {block: kernel[place] for block, place in self.shape.slices().items()}
+
+    def constant(self) -> Any:
+        """What a logit is when all features are zero, [C]."""
+        return self.bias - ops.matmul(self.shift * self.scale, self.kernel)
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to make this layer again."""
         return {**super().get_config(), "shape": vars(self.shape)}
+
+
+@keras.saving.register_keras_serializable("whence")
+class HeatMaps(keras.layers.Layer):
+    """Each position's share of each logit, float32 [N, 14, 14, C]; summed over positions they are the logits."""
+
+    def __init__(self, textures: Sequence[Texture], head: LinearHead, **options: Any) -> None:
+        """Reads the weights of layers that live elsewhere; has none of its own."""
+        super().__init__(dtype="float32", **options)
+        self._borrowed = lambda: (textures, head)  # behind a function: Keras must not track these layers twice
+
+    def call(self, blocks: list[Any]) -> Any:
+        """The blocks' outputs, in the order of the head's blocks."""
+        textures, head = self._borrowed()
+        total = head.constant() / (MAP_SIZE * MAP_SIZE)  # belongs to no position: spread evenly
+        for texture, block, rows in zip(textures, blocks, head.rows().values(), strict=True):
+            total = total + texture.shares(block, rows)
+        return total
 
 
 def build_backbone(weights: str, *, precision: str = "float32") -> keras.Model:
@@ -141,14 +225,27 @@ def build_backbone(weights: str, *, precision: str = "float32") -> keras.Model:
 def build_model(shape: ModelShape, *, weights: str = "random", precision: str = "float32") -> keras.Model:
     """The whole network: RGB 0..255 [N, 224, 224, 3] -> logits, embedding, heatmaps, features (all float32)."""
     backbone = build_backbone(weights, precision=precision)
-    taps = keras.Model(backbone.input, [backbone.get_layer(BLOCK_OUTPUTS[block]).output for block in shape.blocks])
+    taps = keras.Model(backbone.input, [backbone.get_layer(last_convolution(n)).output for n in shape.blocks])
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name=INPUT)
     blocks = taps(CaffePreprocessing(name="preprocessing", dtype="float32")(images))
     blocks = blocks if isinstance(blocks, list) else [blocks]
-    statistics = keras.layers.Concatenate(dtype="float32")(
-        [ChannelStatistics(name=f"statistics{n}", dtype="float32")(x) for n, x in zip(shape.blocks, blocks, strict=True)]
-    )
-    return keras.Model(images, LinearHead(shape, name="head")(statistics, blocks), name="culture")
+    textures, head = [make_texture(shape, block) for block in shape.blocks], LinearHead(shape, name="head")
+    read = [texture(block) for texture, block in zip(textures, blocks, strict=True)]
+    features = keras.layers.Concatenate(name="features", dtype="float32")(read) if len(read) > 1 else read[0]
+    maps = HeatMaps(textures, head, name="maps")
+    answer = head(features)
+    return keras.Model(images, {**answer, HEATMAPS: maps(blocks), FEATURES: features}, name="culture")
+
+
+def last_convolution(block: int) -> str:
+    """The layer that says what a block of VGG16 sees."""
+    return f"block{block}_conv{CONVOLUTIONS[block]}"
+
+
+def make_texture(shape: ModelShape, block: int) -> Texture:
+    """The reading of one block."""
+    rank = shape.covariance_rank if block in shape.covariance_blocks else 0
+    return Texture(CHANNELS[block], rank, name=f"texture{block}")
 
 
 def weights_of(model: keras.Model) -> dict[str, np.ndarray]:

@@ -1,0 +1,120 @@
+"""Everything that one run can be told, as one TOML file: `training/configs/*.toml`."""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from training.augment import Augmentation
+from training.model import ModelShape
+from training.records import ARTIST, RANDOM, SOURCE
+
+LABELS = ("British", "Chinese", "French", "German", "Greek", "Italian", "Japanese", "Spanish")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. Paths are relative to where the command is started."""
+
+    data: Path  # folder with metadata.csv and pictures, or with one folder per culture
+    prepared: Path = Path("data/prepared")  # written by `prepare`, with the features that `fit` caches
+    run: Path = Path("runs/release")  # what `fit` and `evaluate` write
+    labels: tuple[str, ...] = LABELS  # cultures to tell apart; others only try the out-of-distribution score
+    base_weights: str = "imagenet"  # "imagenet", "random", or the path of VGG16 weights without top
+
+    split_seed: int = 1  # another number is another split
+    random_share: float = 0.08  # of each class: validation pictures of known artists and sources
+    artist_share: float = 0.12  # of unknown artists
+    source_share: float = 0.10  # of unknown sources
+    train_on: str = "train"  # "all": the validation parts too; then `calibrated_by` names the run that measured
+    calibrated_by: Path | None = None  # its run folder: temperature and thresholds are taken from there
+
+    blocks: tuple[int, ...] = (2, 3, 4, 5)  # blocks of VGG16 that the head reads
+    covariance_blocks: tuple[int, ...] = (3, 4, 5)  # those of which it also reads how channels vary together
+    covariance_rank: int = 48  # directions per block whose covariances are read: rank * (rank + 1) / 2 numbers
+    embedding_size: int = 64  # numbers in an embedding
+
+    views: int = 4  # cached pictures of each picture: itself, and this many less one augmented
+    augmentation: Augmentation = Augmentation()
+    precision: str = "float32"  # of the convolutions: "bfloat16" doubles the speed where the processor has it
+    batch: int = 32  # pictures
+
+    weight_decay: float = 0.2  # L2 penalty on the head, on standardised features, relative to the mean loss
+    label_smoothing: float = 0.05  # share of the target that all classes get
+    group_weight: float = 0.0  # 1: every artist counts the same; 0: every picture does
+    epochs: int = 0  # of fine-tuning the last block; 0 leaves VGG16 as it is
+    learning_rate: float = 5e-5  # of block 5 at its highest; cosine, after a warm-up
+    head_learning_rate: float = 2e-4  # of the head in the same epochs
+    warmup: float = 0.1  # share of the steps
+    dropout: float = 0.2  # of the features, in fine-tuning
+    averaging: float = 0.99  # exponential moving average of the weights, per step; these weights are kept
+    patience: int = 2  # epochs without a lower validation NLL before fine-tuning stops
+    seeds: tuple[int, ...] = (0,)  # each is a fine-tuning run; the first is the one that is released
+
+    target_accuracy: float = 0.9  # of accepted answers
+    known_share: float = 0.98  # of validation pictures that must not be called out of distribution
+
+    unknown: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be meant."""
+        if self.unknown:
+            raise ValueError(f"unknown settings: {', '.join(sorted(self.unknown))}")
+        if list(self.labels) != sorted(set(self.labels)) or len(self.labels) < 2:
+            raise ValueError(f"labels must be two or more, different, in alphabetical order: {', '.join(self.labels)}")
+        if self.train_on not in ("train", "all"):
+            raise ValueError(f'train_on must be "train" or "all", not {self.train_on!r}')
+        if (self.train_on == "all") != (self.calibrated_by is not None):
+            raise ValueError('train_on = "all" needs calibrated_by, and only it: nothing is left to calibrate with')
+        if self.views < 1 or self.epochs < 0 or not self.seeds:
+            raise ValueError("views and seeds must be at least one, epochs at least zero")
+
+    @property
+    def shape(self) -> ModelShape:
+        """The network that this run trains."""
+        return ModelShape(
+            len(self.labels), self.blocks, self.covariance_blocks, self.covariance_rank, self.embedding_size
+        )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each class that a validation part should get."""
+        return {RANDOM: self.random_share, ARTIST: self.artist_share, SOURCE: self.source_share}
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a run's TOML file. Raises ValueError naming what is wrong in it."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    try:
+        return from_values(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def from_values(values: dict[str, Any]) -> TrainConfig:
+    """A config from plain values: lists for tuples, strings for paths, a table for the augmentation."""
+    known = {f.name for f in fields(TrainConfig)} - {"unknown"}
+    given = {name: _convert(name, value) for name, value in values.items() if name in known}
+    return TrainConfig(**given, unknown={name: value for name, value in values.items() if name not in known})
+
+
+def to_values(config: TrainConfig) -> dict[str, Any]:
+    """The reverse of `from_values`: what run.json holds."""
+    values = {f.name: getattr(config, f.name) for f in fields(TrainConfig) if f.name != "unknown"}
+    values["augmentation"] = vars(config.augmentation)
+    return {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _convert(name: str, value: Any) -> Any:
+    if name in ("data", "prepared", "run", "calibrated_by"):
+        return Path(value)
+    if name == "augmentation":
+        return Augmentation(**value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,104 @@
+"""The pictures of a data folder and what is known about each: the rows that everything else in training is about."""
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".gif")
+METADATA: Final = "metadata.csv"
+
+TRAIN: Final = "train"
+RANDOM: Final = "random"  # validation pictures of artists and sources that training knows
+ARTIST: Final = "artist"  # of artists that training does not know
+SOURCE: Final = "source"  # from sources (books, sites) that training does not know
+TOO_CLOSE: Final = "too_close"  # near-duplicates of a validation picture: used by nobody
+OTHER: Final = "other"  # cultures that are no label: strangers for the out-of-distribution score
+VALIDATION: Final = (RANDOM, ARTIST, SOURCE)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture. Empty strings where nothing is known."""
+
+    file: str  # relative to the data folder
+    culture: str
+    source: str = ""  # the repository, book or museum that it comes from
+    artist: str = ""
+    accession: str = ""  # the museum's own number
+    object_type: str = ""
+    notes: str = ""
+    licence: str = ""
+    width: int = 0  # pixels as stored; only the leak report looks at them
+    height: int = 0
+    bytes: int = 0
+    grey: bool = False  # no colour in the pixels
+    cluster: int = 0  # near-duplicates share a number
+    part: str = ""
+
+    @property
+    def group(self) -> str:
+        """What must not be split: the artist; else the museum's object; else the source, because a book is one look."""
+        if self.artist:
+            return f"artist {self.artist}"
+        if self.accession:
+            return f"object {accession_group(self.accession)}"
+        return f"source {self.source}" if self.source else f"cluster {self.cluster}"
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it shows a thing (vase, chair, lace, bronze) and no painting, print or drawing; a guess from its type."""
+        return not re.search(r"paint|print|draw|watercolour|miniature|etching", self.object_type, re.I)
+
+
+def accession_group(number: str) -> str:
+    """The museum's number without the part that tells pieces of one object or set apart: 1975.1.23a, b -> 1975.1.23."""
+    number = re.sub(r"[–-].*$", "", number.strip())  # "29.100.1-5": a set; its first number stands for it
+    return re.sub(r"(?<=\d)[a-z](?:\s*,\s*[a-z])*$", "", number.split(",")[0].strip())
+
+
+def read_records(data: Path) -> list[Record]:
+    """The pictures of a folder: from its metadata.csv, or else one folder per culture. Raises ValueError when there are none."""
+    records = _from_metadata(data) if (data / METADATA).exists() else _from_folders(data)
+    if not records:
+        raise ValueError(f"no pictures in {data}: expected {METADATA}, or one folder per culture")
+    return records
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """All columns, as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Record)])
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in records)
+
+
+def load_records(path: Path) -> list[Record]:
+    """What `write_records` wrote."""
+    numbers = {"width": int, "height": int, "bytes": int, "cluster": int, "grey": lambda text: text == "True"}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Record(**{k: numbers[k](v) if k in numbers else v for k, v in row.items()}) for row in csv.DictReader(file)]
+
+
+def _from_metadata(data: Path) -> list[Record]:
+    with (data / METADATA).open(newline="", encoding="utf-8") as file:
+        return [
+            Record(
+                file=row["file"],
+                culture=row["culture"],
+                source=row.get("source_repo", ""),
+                artist=row.get("artist", ""),
+                accession=row.get("accession_number", ""),
+                object_type=row.get("object_type", ""),
+                notes=row.get("notes", ""),
+                licence=row.get("licence", ""),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def _from_folders(data: Path) -> list[Record]:
+    files = sorted(path for path in data.glob("*/**/*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    return [Record(str(path.relative_to(data)), path.relative_to(data).parts[0]) for path in files]

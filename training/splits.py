@@ -1,0 +1,141 @@
+"""Who trains and who validates: three validation parts like the three kinds of pictures that a user may bring.
+
+Deterministic: a group's place in the queue is a hash of its name and the seed, so adding pictures moves few others.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.records import ARTIST, OTHER, RANDOM, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record
+
+# Perceptual hashes of 64 bits: this close means the same work. The same limits as the data's own cleaning used.
+PHASH_NEAR: Final = 6
+PHASH_LOOSE: Final = 10
+DHASH_LOOSE: Final = 8
+LARGEST_SOURCE: Final = 0.08  # of all pictures; a larger source (WikiArt) is never held out whole
+
+
+def perceptual_hashes(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    """64-bit pHash (low frequencies of a cosine transform) and dHash (differences of neighbours) of [224, 224, 3]."""
+    grey = pixels.astype(np.float32).mean(-1)
+    small = grey.reshape(32, 7, 32, 7).mean((1, 3))  # [32, 32]
+    low = (_COSINES @ small @ _COSINES.T).ravel()[1:]  # without the mean brightness; [63]
+    eight = grey.reshape(8, 28, 224).mean(1)[:, np.linspace(0, 223, 9).astype(int)]  # [8, 9]
+    return _bits(low > np.median(low)), _bits((eight[:, 1:] > eight[:, :-1]).ravel())
+
+
+_COSINES: Final = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])  # [8, 32]
+
+
+def _bits(values: NDArray[np.bool_]) -> int:
+    return int("".join("01"[int(value)] for value in values), 2)
+
+
+def near_duplicates(hashes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pairs of positions, i < j, whose pictures are perceptually the same."""
+    p, d = (np.array([pair[k] for pair in hashes], np.uint64) for k in (0, 1))
+    pairs: list[tuple[int, int]] = []
+    for i in range(len(p) - 1):
+        far_p, far_d = np.bitwise_count(p[i + 1 :] ^ p[i]), np.bitwise_count(d[i + 1 :] ^ d[i])
+        near = (far_p <= PHASH_NEAR) & (far_d <= 2 * DHASH_LOOSE) | (far_p <= PHASH_LOOSE) & (far_d <= DHASH_LOOSE)
+        pairs += [(i, i + 1 + int(j)) for j in np.flatnonzero(near)]
+    return pairs
+
+
+def clusters(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """A number for each of `count` pictures, the same for those that a chain of pairs connects."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in pairs:
+        parent[max(root(i), root(j))] = min(root(i), root(j))
+    return [root(i) for i in range(count)]
+
+
+def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares: dict[str, float]) -> list[Record]:
+    """The records with their `part` set. `shares` names the part of each class that SOURCE, ARTIST and RANDOM should get."""
+    parts = [TRAIN if record.culture in labels else OTHER for record in records]
+    large = {s for s, n in Counter(r.source for r in records).items() if n > LARGEST_SOURCE * len(records)}
+    keys: tuple[tuple[str, Callable[[Record], str]], ...] = (
+        (SOURCE, lambda r: "" if r.source in large or r.accession else r.source),
+        (ARTIST, lambda r: r.artist),
+        (RANDOM, lambda r: f"{r.cluster}"),
+    )
+    for part, key in keys:
+        _hold_out(records, parts, part, key, shares[part], seed)
+    return _drop_too_close([replace(record, part=part) for record, part in zip(records, parts, strict=True)])
+
+
+def _hold_out(
+    records: Sequence[Record], parts: list[str], part: str, key: Callable[[Record], str], share: float, seed: int
+) -> None:
+    """Move whole groups from TRAIN to `part` until each class has its share; never more than twice the share."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, record in enumerate(records):
+        if parts[i] == TRAIN and key(record):
+            groups[key(record)].append(i)
+    sizes = Counter(record.culture for record in records)
+    held: Counter[str] = Counter()
+    for name in sorted(groups, key=lambda name: hashlib.sha256(f"{seed} {part} {name}".encode()).digest()):
+        classes = Counter(records[i].culture for i in groups[name])
+        main = classes.most_common(1)[0][0]
+        wanted = held[main] < share * sizes[main]
+        if wanted and all(held[c] + n <= 2 * share * sizes[c] + 1 for c, n in classes.items()):
+            held.update(classes)
+            for i in groups[name]:
+                parts[i] = part
+
+
+def _drop_too_close(records: list[Record]) -> list[Record]:
+    """Training pictures that are near-duplicates of a validation picture serve nobody."""
+    held = {record.cluster for record in records if record.part in VALIDATION}
+    return [replace(r, part=TOO_CLOSE) if r.part == TRAIN and r.cluster in held else r for r in records]
+
+
+def digest(records: Sequence[Record]) -> str:
+    """A name for the split: the same files in the same parts have the same."""
+    return hashlib.sha256("\n".join(sorted(f"{r.part} {r.culture} {r.file}" for r in records)).encode()).hexdigest()
+
+
+def leak_report(records: Sequence[Record], labels: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
+    """How well the label is guessed without looking at the picture: from the file's geometry, and from its source.
+
+    Per validation part, beside the accuracy of always naming the most frequent class. A model that scores little more
+    than `geometry` may have learnt how the files were made. `source` is what one would know by recognising the book or site.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
+    def geometry(chosen: Sequence[Record]) -> NDArray[np.float64]:
+        return np.array([[r.width, r.height, r.width / r.height, r.bytes / (r.width * r.height)] for r in chosen])
+
+    known = [r for r in records if r.part == TRAIN]
+    tree = DecisionTreeClassifier(max_depth=8, random_state=seed).fit(geometry(known), [r.culture for r in known])
+    usual = Counter(r.culture for r in known).most_common(1)[0][0]
+    by_source: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in known:
+        by_source[record.source][record.culture] += 1
+    report: dict[str, Any] = {}
+    for part in VALIDATION:
+        chosen = [r for r in records if r.part == part]
+        if chosen:
+            truth = np.array([r.culture for r in chosen])
+            guesses = np.array([(by_source[r.source] or Counter([usual])).most_common(1)[0][0] for r in chosen])
+            report[part] = {
+                "pictures": len(chosen),
+                "classes": {label: int((truth == label).sum()) for label in labels},
+                "majority": float((truth == usual).mean()),
+                "geometry": float((tree.predict(geometry(chosen)) == truth).mean()),
+                "source": float((guesses == truth).mean()),
+            }
+    return report
