@@ -1,19 +1,21 @@
-"""The page in a real Chromium, served by a stand-in that speaks the documented API."""
+"""The page in a real Chromium, served by the real gateway in front of a model server that says what the test wants."""
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
+import numpy as np
 import pytest
-from flask import Flask, Response, jsonify, request
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from werkzeug.serving import make_server
 
-from gateway.page import page as page_blueprint
-from serving import images
+from gateway import create_app
+from gateway.settings import Settings
+from gateway.wire import prediction_pb2 as pb
+from tests.fakes import FaultyModelServer, floats, strings
+from tests.listening import listening
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = Path(__file__).parents[1] / "images"
@@ -28,6 +30,8 @@ FLAGS = [
     "--disable-sync",
 ]
 CULTURES = ("French", "Italian", "German", "British", "Spanish", "Chinese", "Japanese", "Greek")
+SURE = (0.714, 0.121, 0.07, 0.052, 0.023, 0.011, 0.006, 0.003)
+UNSURE = (0.29, 0.24, 0.15, 0.12, 0.1, 0.05, 0.03, 0.02)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,42 +43,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Service:
-    """The service behind the page: what it will answer, set by each test."""
+    """What stands behind the page, and what it says about every picture."""
 
-    url: str = ""
+    url: str
+    server: FaultyModelServer
     decision: str = "accepted"
-    probabilities: tuple[float, ...] = (0.714, 0.121, 0.07, 0.052, 0.023, 0.011, 0.006, 0.003)
-    received: list[bytes] = field(default_factory=list)
+    probabilities: tuple[float, ...] = field(default=SURE)
+
+    def answer(self, request: pb.PredictRequest, context: grpc.ServicerContext) -> pb.PredictResponse:
+        rows = request.inputs["images"].tensor_shape.dim[0].size
+        spec = pb.ModelSpec(name=request.model_spec.name)
+        spec.version.value = 7
+        outputs = {
+            "probabilities": floats(np.array([self.probabilities] * rows, np.float32)),
+            "labels": strings(CULTURES * rows, (rows, len(CULTURES))),
+            "decision": strings([self.decision] * rows, (rows,)),
+        }
+        return pb.PredictResponse(model_spec=spec, outputs=outputs)
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    service = Service()
-    app = Flask("stand-in", static_folder=None)
-    app.register_blueprint(page_blueprint)
-
-    @app.post("/v1/predict")
-    def predict() -> tuple[Response, int]:
-        service.received.append(request.get_data())
-        try:
-            images.decode(service.received[-1])
-        except images.ImageError as error:
-            title = "The picture is broken"
-            return jsonify(type="/problems/x", title=title, status=422, detail=str(error), request_id="abc123"), 422
-        top = [{"culture": c, "probability": p} for c, p in zip(CULTURES, service.probabilities, strict=True)]
-        answer = {**top[0], "decision": service.decision, "top": top}
-        return jsonify(request_id="abc123", model={"name": "culture", "version": "7"}, predictions=[answer]), 200
-
-    @app.after_request
-    def secure(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = "default-src 'self'; img-src 'self' blob: data:"
-        return response
-
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    service.url = f"http://127.0.0.1:{server.server_port}"
-    yield service
-    server.shutdown()
+    with FaultyModelServer() as server:
+        app = create_app(Settings(backend=server.address))
+        with listening(app) as url:
+            service = Service(url, server)
+            server.behaviour = service.answer
+            yield service
+        app.extensions["whence"].close()
 
 
 @pytest.fixture(scope="session")

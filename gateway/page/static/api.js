@@ -1,7 +1,6 @@
 // One call of the public API: a picture in, an answer or a Problem out. Knows nothing of the page.
 
 const TIMEOUT_MS = 60_000; // longer than any deadline of the service: normally it is the service that says when it was too slow
-const ALL_CULTURES = 100;
 
 /** What went wrong, in words for people; `requestId` finds it in the service's log. */
 export class Problem extends Error {
@@ -31,7 +30,7 @@ export async function classify(picture, signal) {
 
 async function post(picture, signal) {
   try {
-    return await fetch(`/v1/predict?top_k=${ALL_CULTURES}`, {
+    return await fetch("/v1/predict", {
       method: "POST",
       body: picture,
       // The service goes by the bytes. The browser's guess from the file's name would only be one more thing to be wrong.
