@@ -12,19 +12,16 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG TF_SERVING_IMAGE=tensorflow/serving:2.20.0
 ARG VERSION=0.1.0
 
-# ---- a bare virtual environment; everything below that has one starts here ------------------------------------------
+# ---- each room's virtual environment, from its hashed lock ----------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS venv
 # All files get this time, so that the same sources give the same layers.
 ARG SOURCE_DATE_EPOCH=1767225600
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python -m venv --without-pip /venv
-# Installs a lock, byte-compiles with hashes in place of times, and sets the time of everything.
-# --no-deps: the lock is complete, and one of its packages asks for more TensorFlow than is needed.
 COPY docker/install-lock /usr/local/bin/
 
 FROM venv AS gateway-venv
 COPY gateway/requirements.lock /tmp/requirements.lock
-RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock
+RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
 
 FROM venv AS serving-venv
 COPY serving/requirements.lock /tmp/requirements.lock
@@ -57,13 +54,17 @@ RUN HOME=/tmp TF_CPP_MIN_LOG_LEVEL=2 /venv/bin/python -m training export --model
     && find /models -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH}" {} +
 
 # ---- what every Python image runs on: no pip, no build tools, no root -------------------------------------------------
-FROM ${PYTHON_IMAGE} AS runtime
+FROM ${PYTHON_IMAGE} AS trimmed
 ARG SOURCE_DATE_EPOCH=1767225600
-RUN site="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-    && rm -rf "${site:?}"/* "$site"/../ensurepip /usr/local/bin/pip* /usr/local/bin/wheel* \
-    && touch --date "@${SOURCE_DATE_EPOCH}" "$site" "$site"/.. /usr/local/bin
+COPY docker/trim-base /tmp/
+RUN sh /tmp/trim-base
+
+# Flattened, so that what was removed is really gone.
+FROM scratch AS runtime
+COPY --from=trimmed / /
 # HOME: the user has no entry in /etc/passwd, and some libraries want a place for a dot file; /tmp is the only writable one.
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    LANG=C.UTF-8 \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
@@ -78,7 +79,7 @@ LABEL org.opencontainers.image.title="whence-gateway" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=gateway-venv /venv /venv
+COPY --from=gateway-venv /image/ /
 COPY --from=code /src/gateway/ /
 WORKDIR /app
 EXPOSE 8080
@@ -118,7 +119,7 @@ LABEL org.opencontainers.image.title="whence-model-server" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=serving-venv /venv /venv
+COPY --from=serving-venv /image/ /
 COPY --from=code /src/model-server/ /
 COPY --from=code /src/bin/ /usr/local/bin/
 COPY --from=code /src/configs/ /etc/whence/
@@ -142,7 +143,7 @@ LABEL org.opencontainers.image.title="whence-training" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=training-venv /venv /venv
+COPY --from=training-venv /image/ /
 COPY --from=code /src/training/ /
 WORKDIR /app
 ENV TF_CPP_MIN_LOG_LEVEL=2 MPLCONFIGDIR=/tmp
@@ -153,9 +154,9 @@ CMD ["--help"]
 FROM venv AS sbom-files
 ARG VERSION
 COPY docker/sbom.py /tmp/sbom.py
-RUN --mount=from=gateway-venv,source=/venv,target=/venvs/gateway \
-    --mount=from=serving-venv,source=/venv,target=/venvs/model-server \
-    --mount=from=training-venv,source=/venv,target=/venvs/training \
+RUN --mount=from=gateway-venv,source=/image/venv,target=/venvs/gateway \
+    --mount=from=serving-venv,source=/image/venv,target=/venvs/model-server \
+    --mount=from=training-venv,source=/image/venv,target=/venvs/training \
     mkdir /sbom && for room in gateway model-server training; do \
       python /tmp/sbom.py "whence-$room" "${VERSION}" /venvs/$room/lib/python3*/site-packages > /sbom/$room.cdx.json || exit 1; \
     done
