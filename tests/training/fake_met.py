@@ -93,7 +93,7 @@ class FakeMet:
         """An object in catalogue and API; `fields` are the API's, and the catalogue's where it has them too."""
         path, original = self.picture_path(object_id), self.picture_path(object_id, original=True)
         self.files[path] = self.files[original] = picture if picture is not None else picture_of(object_id)
-        answer = {
+        answer: dict[str, Any] = {
             "objectID": object_id, "accessionNumber": f"19.{object_id}", "isPublicDomain": True, "culture": culture,
             "primaryImage": self.address + original, "primaryImageSmall": self.address + path, "additionalImages": [],
             "department": "European Decorative Arts", "objectName": "Plate", "title": f"Plate {object_id}",
