@@ -25,8 +25,9 @@ def main() -> None:
 
 
 async def _serve(options: flags.Options) -> int:
-    from serving.server.server import serve
-    from serving.server.tensorflow_engine import TensorFlowEngine
+    with logs.without_noise():
+        from serving.server.server import serve
+        from serving.server.tensorflow_engine import TensorFlowEngine
 
     engine = TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision=options.precision)
     return await serve(options, engine)

@@ -84,12 +84,8 @@ class Scheduler:
         self._lines: dict[Hashable, deque[Task]] = {}
         self._waiting: dict[tuple[Lease, str], int] = {}  # rows, by version and signature
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
-            for number in range(parameters.threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        for number in range(parameters.threads):
+            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
     def submit(
         self, version: Lease, signature: Signature, inputs: Arrays, rows: int | None, deadline: float | None
@@ -120,15 +116,11 @@ class Scheduler:
             task.future.add_done_callback(partial(self._forget, task))
         return [task.future for task in tasks]
 
-    def close(self, timeout_s: float) -> bool:
-        """Takes no more, lets the runners finish what waits, and says whether they did."""
+    def close(self) -> None:
+        """Takes no more; the runners end when the line is empty."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        end = time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
 
     def _pieces(self, rows: int | None, inputs: Arrays) -> list[tuple[int | None, Arrays]]:
         if rows is None or not self._parameters.enabled:

@@ -62,6 +62,16 @@ class Batching:
         return next((size for size in self.allowed_rows if size >= rows), rows)
 
 
+@dataclass(frozen=True)
+class LoadPolicy:
+    """How often the disk is looked at and how often a failed load is tried again."""
+
+    poll_s: float = 1.0  # 0: look only once
+    retries: int = 5
+    retry_s: float = 60.0
+    threads: int = 1
+
+
 def read_models(path: Path) -> list[ModelConfig]:
     """The models of --model_config_file. A relative base_path starts at the file's folder.
 

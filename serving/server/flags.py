@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.server import config, cpu
-from serving.server.config import Batching, ConfigError, ModelConfig
-from serving.server.models import LoadPolicy
+from serving.server.config import Batching, ConfigError, LoadPolicy, ModelConfig
 
 Argument = tuple[str, int | str]
 
@@ -72,9 +71,10 @@ def parse(argv: Sequence[str]) -> Options:
         precision=_precision(flags.mixed_precision),
         # One thread per core in all: never several runs on several threads each, which costs a sixth of the throughput.
         intra_op=flags.tensorflow_intra_op_parallelism or max(1, cores // batching.threads),
-        inter_op=flags.tensorflow_inter_op_parallelism or 1,
+        # One operation of each run at a time; one more, so that loading a version does not stop the runs.
+        inter_op=flags.tensorflow_inter_op_parallelism or batching.threads + 1,
         load=LoadPolicy(
-            poll_s=max(0.0, flags.file_system_poll_wait_seconds),
+            poll_s=flags.file_system_poll_wait_seconds,
             retries=flags.max_num_load_retries,
             retry_s=flags.load_retry_interval_micros / 1e6,
             threads=flags.num_load_threads,
@@ -85,9 +85,20 @@ def parse(argv: Sequence[str]) -> Options:
     )
 
 
+@dataclass(frozen=True)
+class _AtLeast:
+    least: int
+
+    def __call__(self, text: str) -> int:
+        if not text.isdecimal() or int(text) < self.least:
+            raise argparse.ArgumentTypeError(f"is {text!r}, expected an integer, {self.least} or more")
+        return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.server",
+        usage="%(prog)s [flags]",
         description=_TEXT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -100,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="address of both ports (127.0.0.1); containers need 0.0.0.0",
     )
-    add("--port", type=_port, default=8500, metavar="N", help="gRPC port (8500); 0 takes a free one and prints it")
-    add("--rest_api_port", type=_port, metavar="N", help="port for status, metadata and metrics (none); as --port")
+    add("--port", type=_port, default=8500, metavar="N", help="gRPC port (8500); 0 takes a free one and logs it")
+    add("--rest_api_port", type=_port, metavar="N", help="HTTP port for status, metadata and metrics (off)")
     add(
         "--grpc_channel_arguments", type=_arguments, default=(), metavar="K=V,...",
         help="gRPC server arguments, such as grpc.max_connection_age_ms=60000",
@@ -119,15 +130,15 @@ def _parser() -> argparse.ArgumentParser:
         " the file's folder",
     )  # fmt: skip
     add(
-        "--file_system_poll_wait_seconds", type=float, default=1.0, metavar="S",
+        "--file_system_poll_wait_seconds", type=_seconds, default=1.0, metavar="S",
         help="how often to look for new versions (1); 0 looks only once",
     )  # fmt: skip
-    add("--max_num_load_retries", type=_at_least(0), default=5, metavar="N", help="tries after a failed load (5)")
+    add("--max_num_load_retries", type=_AtLeast(0), default=5, metavar="N", help="tries after a failed load (5)")
     add(
-        "--load_retry_interval_micros", type=_at_least(0), default=60_000_000, metavar="US",
+        "--load_retry_interval_micros", type=_AtLeast(0), default=60_000_000, metavar="US",
         help="time between them (60000000, a minute); files that change are tried again at once",
     )  # fmt: skip
-    add("--num_load_threads", type=_at_least(1), default=1, metavar="N", help="versions loaded at the same time (1)")
+    add("--num_load_threads", type=_AtLeast(1), default=1, metavar="N", help="versions loaded at the same time (1)")
     add = parser.add_argument_group("speed").add_argument
     add(
         "--batching_parameters_file", type=Path, metavar="FILE",
@@ -142,12 +153,12 @@ def _parser() -> argparse.ArgumentParser:
         help="auto: bfloat16 where the CPU has AVX512_BF16 or AMX, which doubles the speed there; none is float32",
     )  # fmt: skip
     add(
-        "--tensorflow_intra_op_parallelism", type=_at_least(0), default=0, metavar="N",
+        "--tensorflow_intra_op_parallelism", type=_AtLeast(0), default=0, metavar="N",
         help="threads inside one operation (0: available cores, by cgroup, over num_batch_threads)",
     )  # fmt: skip
     add(
-        "--tensorflow_inter_op_parallelism", type=_at_least(0), default=0, metavar="N",
-        help="operations of one run side by side (0: one)",
+        "--tensorflow_inter_op_parallelism", type=_AtLeast(0), default=0, metavar="N",
+        help="operations that run side by side, over all runs (0: num_batch_threads + 1)",
     )  # fmt: skip
     add = parser.add_argument_group("watching and stopping").add_argument
     add(
@@ -209,10 +220,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _at_least(least: int) -> "_Integer":
-    return _Integer(least)
-
-
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -238,13 +245,3 @@ def _arguments(text: str) -> tuple[Argument, ...]:
             raise argparse.ArgumentTypeError(f"is {text!r}, expected key=value,key=value")
         arguments.append((key, int(value) if value.lstrip("-").isdecimal() else value))
     return tuple(arguments)
-
-
-@dataclass(frozen=True)
-class _Integer:
-    least: int
-
-    def __call__(self, text: str) -> int:
-        if not text.isdecimal() or int(text) < self.least:
-            raise argparse.ArgumentTypeError(f"is {text!r}, expected an integer, {self.least} or more")
-        return int(text)

@@ -2,11 +2,16 @@
 
 import json
 import logging
+import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 LOGGER: Final = logging.getLogger("serving.server")
+_NOISE: Final = (b"before absl::InitializeLog()", b"oneDNN custom operations are on")
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,+*@[]()")
 
 
@@ -40,6 +45,25 @@ def set_up() -> None:
     LOGGER.propagate = False
     for noisy in ("tensorflow", "absl", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """Drops two lines that TensorFlow writes to stderr while it is imported, and that no setting turns off."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if not any(noise in line for noise in _NOISE):
+                    os.write(2, line)
 
 
 def _word(text: str) -> str:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import Metric
 
 _MICROSECONDS: Final = tuple(10 * 1.8**n for n in range(33))  # its util.cc
@@ -38,6 +38,8 @@ class Metrics:
     """The numbers of one server."""
 
     def __init__(self) -> None:
+        # It would add a second series to each histogram, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped in prometheus_client
         self._registry = registry = CollectorRegistry()
         serving = ":tensorflow:serving:"
         batching = f"{serving}batching_session:"
@@ -152,6 +154,10 @@ class Metrics:
 
     def entered(self, model: str, version: int, state: str, previous: str | None) -> None:
         """A version changed its state."""
-        if previous is not None:
-            self._state.remove(model, str(version), previous)
+        self.forgotten(model, version, previous)
         self._state.labels(model, str(version), state).set(1)
+
+    def forgotten(self, model: str, version: int, state: str | None) -> None:
+        """A version is no longer in that state."""
+        if state is not None:
+            self._state.remove(model, str(version), state)

@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.server import storage
-from serving.server.config import ModelConfig
+from serving.server.config import LoadPolicy, ModelConfig
 from serving.server.engine import Engine
 from serving.server.errors import InvalidArgument, NotFound, Unavailable
 from serving.server.logs import event
@@ -27,16 +26,6 @@ from serving.server.versions import AVAILABLE, END, LOADING, START, Failure, Ver
 from serving.server.warmup import warm_up
 
 REMEMBERED = 16  # versions that are gone but still shown in the status
-
-
-@dataclass(frozen=True)
-class LoadPolicy:
-    """How often the disk is looked at and how often a failed load is tried again."""
-
-    poll_s: float = 1.0  # 0: look only once
-    retries: int = 5
-    retry_s: float = 60.0
-    threads: int = 1
 
 
 class Models:
@@ -78,7 +67,7 @@ class Models:
         """Stops watching and unloads what nobody uses."""
         self._closed = True
         self._wake.set()
-        self._watcher.join()
+        self._watcher.join()  # it only looks at folders
         for version in self._all():
             if version.state == AVAILABLE:
                 version.retire(version.unload)
@@ -178,19 +167,26 @@ class Models:
         if present is None:
             self._complain(config, "cannot read the model's folder, expected version directories in it")
             return
-        wanted = config.policy.choose(set(present))
-        if not wanted:
-            self._complain(config, "no version to serve in the model's folder")
-        elif self._complained.pop(config.name, None):
-            event(logging.INFO, "found versions", model=config.name, versions=sorted(wanted))
-        self._wanted[config.name] = wanted
         versions = self._versions[config.name]
+        broken = {number for number, version in versions.items() if version.failure is not None}
+        # Where the newest version is broken the one before it is wanted too, also after a restart.
+        wanted = config.policy.choose(set(present)) | config.policy.choose(set(present) - broken)
+        if missing := config.policy.specific - set(present):
+            self._complain(config, f"no directory for version {', '.join(map(str, sorted(missing)))}")
+        elif not wanted:
+            self._complain(config, "no version to serve in the model's folder")
+        else:
+            self._complained.pop(config.name, None)
+        self._wanted[config.name] = wanted
         for number in sorted(wanted, reverse=True):
-            known = versions.get(number)
-            if known is None or (known.state == END and known.failure is None):
+            version = versions.get(number)
+            if version is None:
                 version = Version(config.name, number, present[number], self._changed)
                 with self._lock:
                     versions[number] = version
+                self._loader.submit(self._load, version)
+            elif version.state == END and version.failure is None:  # it is wanted again
+                version.waiting()
                 self._loader.submit(self._load, version)
 
     def _complain(self, config: ModelConfig, text: str) -> None:
@@ -221,9 +217,10 @@ class Models:
             if version.number not in wanted and version.state == AVAILABLE:
                 version.retire(partial(self._unload, version))
         ended = sorted(version.number for version in versions if version.state == END and version.number not in wanted)
-        with self._lock:
-            for number in ended[:-REMEMBERED]:
+        for number in ended[:-REMEMBERED]:
+            with self._lock:
                 del self._versions[config.name][number]
+            self._metrics.forgotten(config.name, number, ModelVersionStatus.State.Name(END))
 
     def _load(self, version: Version) -> None:
         version.loading()
@@ -273,6 +270,7 @@ class Models:
 
 def _status(version: Version) -> ModelVersionStatus:
     status = ModelVersionStatus(version=version.number, state=version.state)
+    status.status.SetInParent()
     if version.failure is not None:
         status.status.error_code = 2  # UNKNOWN in tensorflow.error.Code, as TensorFlow Serving reports a failed load
         status.status.error_message = version.failure.text

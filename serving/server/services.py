@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import grpc
@@ -36,6 +37,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
 
     def __init__(self, models: Models, scheduler: Scheduler, metrics: Metrics) -> None:
         self._models, self._scheduler, self._metrics = models, scheduler, metrics
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Waits until every request that was accepted is answered."""
+        await self._idle.wait()
 
     async def Predict(self, request: predict_pb2.PredictRequest, context: Context) -> predict_pb2.PredictResponse:  # noqa: N802
         """Runs a signature."""
@@ -49,15 +57,14 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
 
     async def _predict(self, request: predict_pb2.PredictRequest, context: Context) -> predict_pb2.PredictResponse:
         remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded("the deadline passed before the request was read")
         deadline = None if remaining is None else time.monotonic() + remaining
         with self._models.using(request.model_spec) as version:
             call = requests.read(request, version.servable)
-            if remaining is not None and remaining <= 0:
-                raise DeadlineExceeded("the deadline passed before the request was read")
             futures = self._scheduler.submit(version, call.signature, call.inputs, call.rows, deadline)
-            # Cancelled with the call (the caller hung up, or its deadline passed), they leave the scheduler's line.
-            pieces = await asyncio.gather(*map(asyncio.wrap_future, futures))
-            return requests.reply(call, _joined(pieces), model=version.model, version=version.number)
+            outputs = _joined(await _all(futures))
+            return requests.reply(call, outputs, model=version.model, version=version.number)
 
     async def _metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
@@ -74,6 +81,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
     async def _answer(self, api: str, model: str, work: Awaitable[_Reply], context: Context) -> _Reply:
         start = time.monotonic()
         status = grpc.StatusCode.CANCELLED
+        self._active += 1
+        self._idle.clear()
         try:
             reply = await translated(work, context)
             status = grpc.StatusCode.OK
@@ -88,18 +97,22 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         finally:
             known = model if model in self._models.names else "unknown"  # callers must not make labels up
             self._metrics.requested(known, api, status.name, time.monotonic() - start)
+            self._active -= 1
+            if self._active == 0:
+                self._idle.set()
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]  # untyped base
     """GetModelStatus; HandleReloadConfigRequest is UNIMPLEMENTED: configuration changes by a restart."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, *, about: Mapping[str, str]) -> None:
+        self._models, self._about = models, tuple(about.items())
 
     async def GetModelStatus(  # noqa: N802
         self, request: get_model_status_pb2.GetModelStatusRequest, context: Context
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of a model's versions."""
+        """The states of a model's versions; what the server computes with is in the trailing metadata."""
+        context.set_trailing_metadata(self._about)
 
         async def status() -> get_model_status_pb2.GetModelStatusResponse:
             return get_model_status_pb2.GetModelStatusResponse(
@@ -131,6 +144,16 @@ async def translated(work: Awaitable[_Reply], context: Context) -> _Reply:
         failure = Internal("internal error; the server's log says more")
     await context.abort(failure.code, str(failure))
     raise AssertionError("abort raises")
+
+
+async def _all(futures: Sequence[Future[Arrays]]) -> list[Arrays]:
+    """The results in order. When one fails, or the caller is gone, the others leave the scheduler's line."""
+    try:
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
 
 
 def _joined(pieces: list[Arrays]) -> Arrays:

@@ -61,7 +61,8 @@ class Version:
         return self._servable
 
     def waiting(self) -> None:
-        """A load will begin as soon as the loader is free."""
+        """A load will begin, for the first time or again, as soon as the loader is free."""
+        self._unused = None
         self._enter(START)
 
     def loading(self) -> None:
