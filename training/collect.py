@@ -3,7 +3,7 @@
 OUT/images/<Label>/met_<id>.jpg   the pictures, as they came
 OUT/metadata.csv                  one row a picture, written whole at the end of every run
 OUT/objects.jsonl                 the ledger: a line for each object asked for, from which a killed run goes on
-OUT/cultures.csv                  what the rules made of each of the museum's culture strings
+OUT/cultures.csv, rules.txt       what the rules made of each of the museum's culture strings, and the rules
 OUT/report.json                   what was dropped, how often, and why
 """
 
@@ -78,6 +78,8 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.out is None or not options.contact:
         raise ValueError("collect needs --out, and --contact: an address where the museum can reach you")
+    if min(options.rate, options.per_culture, options.workers, options.attempts) <= 0:
+        raise ValueError("--rate, --per-culture, --workers and --attempts must be more than nothing")
     from training import durable
     from training.harvest import Shelf
     from training.web import Patience, Web
@@ -94,6 +96,7 @@ def run(options: argparse.Namespace) -> None:
         strings = ((rows, written, verdict.label or "", verdict.rule)
                    for (written, verdict), rows in catalogue.strings.most_common())  # fmt: skip
         _write_csv(options.out / "cultures.csv", ("rows", "culture", "label", "rule"), strings)
+        durable.write(options.out / "rules.txt", f"{table()}\n".encode())
         if options.dry_run:
             print(_summary(_report(options, catalogue, shelves, [], [])))
         else:
@@ -156,7 +159,7 @@ def _report(
         "cultures": {shelf.label: {"candidates": len(shelf.queue), "pictures": per_label[shelf.label]}
                      for shelf in shelves},
         "objects": {outcome: {reason: objects for (kind, reason), objects in outcomes.most_common() if kind == outcome}
-                    for outcome in ("saved", "dropped", "failed")},
+                    for outcome in ("dropped", "failed")},
     }  # fmt: skip
 
 

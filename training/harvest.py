@@ -1,5 +1,6 @@
 """Many objects at once: which to ask for next, what became of each, when it is enough. Threads ask, one writes down."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -86,15 +87,13 @@ class Outcomes:
             return False
 
 
-def harvest(
-    museum: Museum, shelves: list[Shelf], outcomes: Outcomes, out: Path, *, workers: int, quiet: bool = False
-) -> None:
+def harvest(museum: Museum, shelves: list[Shelf], outcomes: Outcomes, out: Path, *, workers: int) -> None:
     """Fill the shelves in turns, so that a run cut short is balanced too. Raises Unfinished."""
     total = sum(min(shelf.target, len(shelf.queue)) for shelf in shelves)
     failures = 0
     under_way: dict[Future[Record], Shelf] = {}
     with (
-        tqdm(total=total, unit="picture", disable=True if quiet else None, smoothing=0.05) as bar,
+        tqdm(total=total, unit="picture", smoothing=0.05, mininterval=0.5 if sys.stderr.isatty() else 60) as bar,
         ThreadPoolExecutor(workers, thread_name_prefix="met") as pool,
     ):
         try:

@@ -114,6 +114,14 @@ def test_collect_refuses_to_ask_without_a_contact(
     assert not met.requests
 
 
+@pytest.mark.parametrize("option", ["rate", "per-culture", "workers", "attempts"])
+def test_collect_refuses_a_number_that_makes_no_sense(
+    met: FakeMet, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main([*command(met, tmp_path / "out"), f"--{option}=0"]) == 1
+    assert "more than nothing" in capsys.readouterr().err
+
+
 def test_collect_stops_at_the_cap_and_asks_for_no_more_than_it_needs(met: FakeMet, tmp_path: Path) -> None:
     for number in range(1, 31):
         met.add(number, "French" if number % 3 else "Spanish")
