@@ -69,6 +69,11 @@ class Picture:
         """Size in millions of pixels."""
         return self.width * self.height / 1e6
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height in pixels as people see it, after EXIF orientation."""
+        return (self.height, self.width) if _orientation(self._image) >= 5 else (self.width, self.height)
+
     def pixels(self) -> NDArray[np.uint8]:
         """The model's input, uint8 [224, 224, 3], RGB. Squashes the aspect ratio. Raises UndecodableImage."""
         return np.asarray(self.upright((IMAGE_SIZE, IMAGE_SIZE)))

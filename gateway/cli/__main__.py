@@ -1,0 +1,7 @@
+"""`python -m gateway.cli` is `whence`."""
+
+import sys
+
+from gateway.cli.command import main
+
+sys.exit(main())

@@ -1,0 +1,209 @@
+"""The command line: what can be asked for, what is told on the way, and the exit status."""
+
+import argparse
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Final, TextIO
+
+from gateway.cli import output
+from gateway.cli.asking import ask
+from gateway.cli.output import Earlier, Output, OutputError
+from gateway.cli.progress import Progress
+from gateway.cli.results import Csv, Format, JsonLines, Lines, Sentences
+from gateway.cli.sources import Picture, SourceError, Sources, find
+from gateway.remote import Answer, Failed, Refused, Unavailable, Whence
+
+ALL_ANSWERED: Final = 0
+SOME_PROBLEMS: Final = 1
+WRONG_USE: Final = 2
+NOT_ALL: Final = 3
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+
+_ABOUT: Final = "Ask a running Whence from which culture artworks come."
+_EXAMPLES: Final = """\
+examples:
+  whence classify vase.jpg
+        one sentence, if the service runs on this machine (make run)
+  whence classify photos/ scans/*.tif -o answers.csv --html sheet.html
+        folders are searched for pictures; the sheet shows each beside its answer
+  whence classify catalogue.csv -o answers.csv
+        every row of the catalogue, its columns kept, the answer in columns whence_...;
+        pictures are looked for beside the catalogue, or under --root
+  whence classify catalogue.csv -o answers.csv
+        the same again: goes on where it was stopped, by Ctrl-C, a crash or a service that went away
+
+what the answer says:
+  accepted             resembles objects catalogued under the culture; it is no attribution
+  abstained            the likeliest culture is too unlikely to say so
+  out_of_distribution  unlike anything the model was trained on: put no weight on the culture
+
+exit status:
+  0  every picture has an answer
+  1  some have a problem instead, such as a broken file; the output says which
+  2  wrong use: nothing was asked
+  3  some have neither, because the service failed; the same command asks only for those
+  130  interrupted; the same command goes on
+"""
+
+
+class _Misuse(ValueError):
+    """Options that do not go together, or a value that cannot be; the text says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _classify(options)
+    except KeyboardInterrupt:
+        print("whence: interrupted; with --output the same command goes on where it was", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_ALL
+    except (SourceError, OutputError, _Misuse, OSError) as error:
+        print(f"whence: {error}", file=sys.stderr)
+        return WRONG_USE
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("whence", description=_ABOUT, epilog=_EXAMPLES, formatter_class=kind)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    classify = commands.add_parser(
+        "classify", help="pictures in, cultures out", description=_ABOUT, epilog=_EXAMPLES, formatter_class=kind
+    )
+    add = classify.add_argument
+    add("paths", nargs="+", type=Path, metavar="PATH", help="a picture, a folder, or a catalogue (.csv, .tsv)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write to FILE (.csv or .jsonl) and go on with what is in it already",
+    )
+    add("--format", choices=("csv", "jsonl", "text"), help="default: by the name of FILE; to a terminal text, else csv")
+    add(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="also make a contact sheet of everything in the output; needs --output",
+    )
+    add("--top", type=_count, default=3, metavar="N", help="how many cultures to list for each picture (3)")
+    add(
+        "--column",
+        metavar="NAME",
+        help="the catalogue's column with the path of the picture (path, file, filename ...)",
+    )
+    add("--root", type=Path, metavar="FOLDER", help="where the catalogue's paths begin (beside the catalogue)")
+    add("--url", default="http://127.0.0.1:8080", help="where the service is (%(default)s)")
+    add("--jobs", type=_count, default=4, metavar="N", help="pictures under way at once (4)")
+    add(
+        "--patience",
+        type=float,
+        default=300,
+        metavar="S",
+        help="seconds to wait for a service that is busy or away (300)",
+    )
+    add("-q", "--quiet", action="store_true", help="no progress, no summary")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 256:
+        raise argparse.ArgumentTypeError("expected a whole number from 1 to 256")
+    return number
+
+
+def _classify(options: argparse.Namespace) -> int:
+    if options.html and not options.output:
+        raise _Misuse("--html needs --output: the sheet is made of what is in it")
+    sources = find(options.paths, column=options.column, root=options.root)
+    if options.output is None:
+        return _run(sources, output.to_stdout(_lines(options, sources)), Earlier(), options)
+    form = _format(options, sources)
+    try:
+        with output.taken_up(options.output, form) as (out, earlier):
+            return _run(sources, out, earlier, options)
+    finally:
+        if options.html and options.output.exists():
+            from gateway.cli import sheet  # numpy and Pillow: only who wants the sheet waits for them
+
+            sheet.write(options.html, output.read(options.output, form), sources.pictures)
+
+
+def _lines(options: argparse.Namespace, sources: Sources) -> Lines:
+    """How standard output is written."""
+    name = options.format or ("text" if sys.stdout.isatty() else "csv")
+    return Sentences() if name == "text" else _FORMATS[name](options, sources)
+
+
+def _format(options: argparse.Namespace, sources: Sources) -> Format:
+    """How the output file is written."""
+    name = options.format or options.output.suffix.lower().removeprefix(".")
+    if name not in _FORMATS:
+        raise _Misuse(f"{options.output} has to be CSV or JSON lines: end its name in .csv or .jsonl, or say --format")
+    return _FORMATS[name](options, sources)
+
+
+_FORMATS: Final[Mapping[str, Callable[[argparse.Namespace, Sources], Format]]] = {
+    "csv": lambda options, sources: Csv(sources.columns, options.top),
+    "jsonl": lambda options, _: JsonLines(options.top),
+}
+
+
+def _run(sources: Sources, out: Output, earlier: Earlier, options: argparse.Namespace) -> int:
+    """Ask about every picture that has no result yet, and tell what came of it."""
+    wanted = _without(sources.pictures, earlier.done)
+    answered = refused = 0
+    with Progress(len(sources.pictures), len(sources.pictures) - len(wanted), _watcher(options)) as progress:
+        whence = Whence(options.url, patience_s=options.patience, on_pause=lambda error: progress.note(str(error)))
+        try:
+            with closing(ask(wanted, whence, jobs=options.jobs)) as outcomes:
+                for picture, outcome in outcomes:
+                    if isinstance(outcome, Failed):
+                        progress.say(f"whence: {picture.path}: {outcome}")
+                    else:
+                        out.write(picture, outcome)
+                        answered += isinstance(outcome, Answer)
+                        refused += isinstance(outcome, Refused)
+                    progress.step()
+        except Unavailable as error:
+            progress.say(f"whence: {error}")
+    left = len(wanted) - answered - refused
+    if options.output and not options.quiet:
+        before = len(sources.pictures) - len(wanted)
+        parts = [f"{answered:,} answered", f"{refused:,} with a problem"]
+        parts += [f"{before:,} done before"] * (before > 0) + [f"{left:,} left for the same command"] * (left > 0)
+        print(f"whence: {', '.join(parts)}", file=sys.stderr)
+    return NOT_ALL if left else SOME_PROBLEMS if refused + earlier.problems else ALL_ANSWERED
+
+
+def _watcher(options: argparse.Namespace) -> TextIO | None:
+    """Where the progress is drawn: not into the answers on the same terminal."""
+    return None if options.quiet or (options.output is None and sys.stdout.isatty()) else sys.stderr
+
+
+def _without(pictures: Sequence[Picture], done: Counter[str]) -> list[Picture]:
+    """The pictures that are not done; one that a catalogue has twice has to be done twice."""
+    left = done.copy()
+    wanted = []
+    for picture in pictures:
+        if left[picture.path]:
+            left[picture.path] -= 1
+        else:
+            wanted.append(picture)
+    return wanted
