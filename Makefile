@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/uv/bin/uv)
 UV_VERSION := 0.13.9
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) --constraint .venv/all.lock pyproject.toml
 TEST_LOCK := tests/requirements.lock
-LOCKS := gateway/requirements.lock serving/requirements.lock training/requirements.lock $(TEST_LOCK) tests/lint.lock
+LOCKS := gateway/requirements.lock serving/requirements.lock serving/int8.lock training/requirements.lock $(TEST_LOCK) tests/lint.lock
 GROUPS := test notebooks lint types proto
 
 export PYTHONPATH := $(CURDIR)
@@ -34,6 +34,8 @@ endef
 	$(call sync,gateway,$<)
 .venv/serving.ready: serving/requirements.lock | .venv/uv.ready
 	$(call sync,serving,$<)
+.venv/int8.ready: serving/int8.lock | .venv/uv.ready
+	$(call sync,int8,$<)
 .venv/test.ready: gateway/requirements.lock $(TEST_LOCK) | .venv/uv.ready
 	$(call sync,test,gateway/requirements.lock $(TEST_LOCK))
 .venv/training.ready: training/requirements.lock $(TEST_LOCK) | .venv/uv.ready
@@ -88,6 +90,7 @@ lock: .venv/uv.ready ## compile every room's lock from pyproject.toml, one set o
 	@$(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --all-extras $(GROUPS:%=--group %) $(UPGRADE) --output-file .venv/all.lock
 	$(LOCK) --extra gateway --output-file gateway/requirements.lock
 	$(LOCK) --extra server --extra export --output-file serving/requirements.lock
+	$(LOCK) --extra server --extra export --extra int8 --output-file serving/int8.lock
 	$(LOCK) --extra server --extra export --extra training --group notebooks --output-file training/requirements.lock
 	$(LOCK) --group test --output-file $(TEST_LOCK)
 	$(LOCK) --group lint --group types --group proto --output-file tests/lint.lock
