@@ -20,6 +20,7 @@ OOD_SCORE: Final = "ood_score"
 THRESHOLDS: Final = "thresholds"
 EMBEDDING: Final = "embedding"
 HEATMAPS: Final = "heatmaps"
+PROVENANCE: Final = "provenance"
 
 # Values of DECISION. The servable decides, because only the model knows its thresholds.
 ACCEPTED: Final = "accepted"
@@ -50,7 +51,9 @@ EXPLAIN_OUTPUTS: Final = (
     *SERVING_OUTPUTS,
     TensorSpec(EMBEDDING, "float32", (None, None)),  # [N, D], unit length
     TensorSpec(HEATMAPS, "float32", (None, None, None, None)),  # [N, h, w, C]: each position's share of the logit
+    TensorSpec(PROVENANCE, "string", (None,)),  # [N], the same JSON object N times: release, calibration, preprocessing
 )
 SIGNATURES: Final = {SERVING: SERVING_OUTPUTS, EXPLAIN: EXPLAIN_OUTPUTS}
 # A servable of somebody else's may leave the last three of SERVING_OUTPUTS out: then every answer counts as accepted.
+# PROVENANCE is for people and for `python -m training reproduce`: the gateway passes it on unread.
 REQUIRED_OUTPUTS: Final = (PROBABILITIES, LABELS)

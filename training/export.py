@@ -4,10 +4,13 @@ The only part of training that needs TensorFlow itself: a SavedModel is TensorFl
 once (`keras.Model.export` stores them twice). A version directory appears by one rename, checked, or not at all.
 """
 
+import json
+import math
 import os
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +20,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving import contract
-from training.checkpoint import Calibration, Release, load_release, probe_images
-from training.model import LOGITS, build_model, load_weights
+from training.checkpoint import WEIGHTS, Calibration, Release, digest, load_release, probe_images
+from training.model import CAFFE_MEANS, LOGITS, build_model, load_weights
 
 WARMUP: Final = Path("assets.extra", "tf_serving_warmup_requests")  # TensorFlow Serving's own name for it
-BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)  # warmed up where no batching.config says otherwise
+BATCH_SIZES: Final = (1, 8)  # where batching.config names none: alone, and the fullest batch that pays on a CPU
 # Greatest difference of a probability between the SavedModel and the checkpoint, by the precision it computes in.
 TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
+
+NO_CALIBRATION: Final = Calibration()
 
 
 class ExportError(RuntimeError):
@@ -33,13 +38,16 @@ class ExportError(RuntimeError):
 class Servable(tf.Module):
     """The network with everything that only the model knows: preprocessing, temperature, labels, thresholds."""
 
-    def __init__(self, model: keras.Model, labels: tuple[str, ...], calibration: Calibration) -> None:
-        """`model` maps images [N, 224, 224, 3] to a dict of logits, embedding and heatmaps."""
+    def __init__(
+        self, model: keras.Model, labels: tuple[str, ...], calibration: Calibration, *, release: str = ""
+    ) -> None:
+        """`model` maps images [N, 224, 224, 3] to a dict of logits, embedding and heatmaps; `release` is its digest."""
         super().__init__()
         self._answer = model.__call__  # a bound method hides the Keras object, whose own traces need no saving
         self.model_variables = [variable.value for variable in model.variables]
         self.labels = tf.constant(labels)
         self.calibration = calibration
+        self.provenance = tf.constant(json.dumps(provenance(calibration, release)))
 
     @tf.function(input_signature=[tf.TensorSpec(contract.IMAGES.shape, tf.uint8, name=contract.INPUT)])
     def predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -51,7 +59,8 @@ class Servable(tf.Module):
         """Outputs of `explain`."""
         answer = self._answer(images)
         maps = {name: tf.cast(answer[name], tf.float32) for name in (contract.EMBEDDING, contract.HEATMAPS)}
-        return {**self._decide(answer[LOGITS]), **maps}
+        made_by = tf.repeat(self.provenance, tf.shape(images)[0])  # [N]
+        return {**self._decide(answer[LOGITS]), **maps, contract.PROVENANCE: made_by}
 
     def _decide(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         calibrated = tf.cast(logits, tf.float32) / self.calibration.temperature  # [N, C]
@@ -74,6 +83,18 @@ class Servable(tf.Module):
         }
 
 
+def provenance(calibration: Calibration, release: str) -> dict[str, Any]:
+    """What a third party needs to know of the model to give the same answer; `release` is the weights' SHA-256."""
+    known = {
+        name: value if math.isfinite(value) else None for name, value in asdict(calibration).items()
+    }  # JSON has no inf
+    return {
+        "release_sha256": release,
+        "calibration": known,
+        "preprocessing": f"RGB to BGR, minus {CAFFE_MEANS}, not scaled",
+    }
+
+
 def export_release(release_dir: Path, models: Path, *, version: int | None = None, precision: str = "float32") -> Path:
     """Write `models/culture/<version>` from a release and return it.
 
@@ -84,7 +105,13 @@ def export_release(release_dir: Path, models: Path, *, version: int | None = Non
     model = reference if precision == "float32" else build_release_model(release, precision=precision)
     target = models / contract.MODEL_NAME / str(version or release.version)
     write_servable(
-        model, release.labels, target, calibration=release.calibration, reference=reference, tolerance=TOLERANCE[precision]
+        model,
+        release.labels,
+        target,
+        calibration=release.calibration,
+        release=digest(release_dir / WEIGHTS),
+        reference=reference,
+        tolerance=TOLERANCE[precision],
     )
     return target
 
@@ -101,7 +128,8 @@ def write_servable(
     labels: tuple[str, ...],
     target: Path,
     *,
-    calibration: Calibration = Calibration(),
+    calibration: Calibration = NO_CALIBRATION,
+    release: str = "",
     reference: keras.Model | None = None,
     tolerance: float = 1e-3,
 ) -> None:
@@ -116,7 +144,7 @@ def write_servable(
     # Beside the model's own folder: same file system for the rename, and never polled by a server.
     with tempfile.TemporaryDirectory(prefix=f".{contract.MODEL_NAME}-", dir=target.parent.parent) as scratch:
         written = Path(scratch, target.name)
-        servable = Servable(model, labels, calibration)
+        servable = Servable(model, labels, calibration, release=release)
         signatures = {contract.SERVING: servable.predict, contract.EXPLAIN: servable.explain}
         tf.saved_model.save(servable, str(written), signatures=signatures)
         _write_warmup(written / WARMUP)
