@@ -14,8 +14,8 @@ __all__ = ["create_app"]
 def create_app(settings: "Settings | None" = None, client: "PredictionClient | None" = None) -> "Flask":
     """The gateway as a WSGI application. Raises SettingsError.
 
-    Imports inside, because gunicorn's master reads gateway.settings before it forks: gRPC and prometheus_client must not
-    be in that process.
+    Imports inside, because gunicorn's master reads gateway.settings before it forks: gRPC and prometheus_client must
+    not be in that process.
     """
     from gateway.app import create_app as create
 

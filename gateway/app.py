@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None, client: PredictionClient | None
 
     app = Flask("gateway", static_folder=None)
     app.url_map.strict_slashes = False
+    app.extensions["whence"] = client
     errors.install(app)
     _begin_and_end(app, settings, metrics)
     app.register_blueprint(Predictions(settings, classifier, metrics).blueprint())

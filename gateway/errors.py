@@ -180,7 +180,7 @@ def of_picture(error: ImageError) -> Problem:
 
 
 def of_exception(error: Exception) -> Problem:
-    """The problem that tells the client of any exception. What nobody expected is logged, and told without internals."""
+    """The problem that tells the client of any exception. What nobody expected is logged and told without internals."""
     if isinstance(error, Problem):
         if isinstance(error, ContractBroken):
             log.error("contract broken: %s", error.detail, exc_info=error)

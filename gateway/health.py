@@ -28,8 +28,9 @@ _BLACK: Final = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 class Readiness:
     """Looks at the model servers, one look at a time."""
 
-    def __init__(self, client: PredictionClient) -> None:
+    def __init__(self, client: PredictionClient, *, fresh_s: float = FRESH_S) -> None:
         self._client = client
+        self._fresh_s = fresh_s
         self._look = threading.Lock()
         self._looked = 0.0  # time.monotonic() of the last verdict
         self._problem: Problem | None = NotReady("the first look at the model is not finished")
@@ -38,7 +39,7 @@ class Readiness:
         """Why not to send requests here, or None. While one caller looks, the others get the last verdict."""
         if lifecycle.draining.is_set():
             return NotReady("the gateway is stopping")
-        if time.monotonic() - self._looked >= FRESH_S and self._look.acquire(blocking=False):
+        if time.monotonic() - self._looked >= self._fresh_s and self._look.acquire(blocking=False):
             try:
                 self._problem = self._examine()
                 self._looked = time.monotonic()

@@ -154,30 +154,7 @@ class TensorProto(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tensor_shape", b"tensor_shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bool_val",
-        b"bool_val",
-        "double_val",
-        b"double_val",
-        "dtype",
-        b"dtype",
-        "float_val",
-        b"float_val",
-        "half_val",
-        b"half_val",
-        "int64_val",
-        b"int64_val",
-        "int_val",
-        b"int_val",
-        "string_val",
-        b"string_val",
-        "tensor_content",
-        b"tensor_content",
-        "tensor_shape",
-        b"tensor_shape",
-        "version_number",
-        b"version_number",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_val", b"bool_val", "double_val", b"double_val", "dtype", b"dtype", "float_val", b"float_val", "half_val", b"half_val", "int64_val", b"int64_val", "int_val", b"int_val", "string_val", b"string_val", "tensor_content", b"tensor_content", "tensor_shape", b"tensor_shape", "version_number", b"version_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,28 +183,13 @@ class ModelSpec(_message.Message):
         version_label: _builtins.str = ...,
         signature_name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "version", b"version", "version_choice", b"version_choice", "version_label", b"version_label"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version", "version_choice", b"version_choice", "version_label", b"version_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "name",
-        b"name",
-        "signature_name",
-        b"signature_name",
-        "version",
-        b"version",
-        "version_choice",
-        b"version_choice",
-        "version_label",
-        b"version_label",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "signature_name", b"signature_name", "version", b"version", "version_choice", b"version_choice", "version_label", b"version_label"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_version_choice: _TypeAlias = _typing.Literal["version", "version_label"]  # noqa: Y015
     _WhichOneofArgType_version_choice: _TypeAlias = _typing.Literal["version_choice", b"version_choice"]  # noqa: Y015
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType_version_choice
-    ) -> _WhichOneofReturnType_version_choice | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_version_choice) -> _WhichOneofReturnType_version_choice | None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
 
@@ -276,9 +238,7 @@ class PredictRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model_spec", b"model_spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "inputs", b"inputs", "model_spec", b"model_spec", "output_filter", b"output_filter"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_spec", b"model_spec", "output_filter", b"output_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,7 +291,7 @@ Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
 
 @_typing.final
 class StatusProto(_message.Message):
-    """tensorflow_serving/apis/get_model_status.proto and tensorflow_serving/util/status.proto"""
+    """tensorflow_serving/apis/get_model_status.proto and status.proto"""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -382,9 +342,7 @@ class ModelVersionStatus(_message.Message):
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(
-        _enum_type_wrapper._EnumTypeWrapper[ModelVersionStatus._State.ValueType], _builtins.type
-    ):
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelVersionStatus._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         UNKNOWN: ModelVersionStatus._State.ValueType  # 0
         START: ModelVersionStatus._State.ValueType  # 10
