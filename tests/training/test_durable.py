@@ -1,5 +1,7 @@
 """Files and ledgers that survive a kill."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,26 @@ def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    durable.write(tmp_path / "file", b"old")
+    script = """
+import sys, time, pathlib
+from training import durable
+with durable.writing(pathlib.Path(sys.argv[1])) as file:
+    file.write(b"half of the n")
+    file.flush()
+    print("half", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "file")], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"half\n"
+        process.kill()
+    assert (tmp_path / "file").read_bytes() == b"old"
+    durable.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_sweep_removes_only_what_was_half_written(tmp_path: Path) -> None:

@@ -95,3 +95,20 @@ def test_stop_wakes_a_thread_that_waits_for_minutes() -> None:
         web.stop()
         thread.join(timeout=2)
     assert raised == [Stopped]
+
+
+def test_pause_holds_a_thread_that_already_had_its_turn() -> None:
+    met = FakeMet()
+    with met, Web(user_agent="tests", rate=5) as web:  # five at once, the sixth 0.2 s later
+        met.delay_s = 0.05
+        met.files["/x"] = b"x"
+        met.faults["/x"] = [Fault(429, b"", {"Retry-After": "1"})]
+        threads = [
+            threading.Thread(target=web.get, args=(f"{met.address}/x", bytes), kwargs={"max_bytes": 9})
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert met.requests[5].at - met.requests[0].at >= 1
