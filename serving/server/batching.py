@@ -33,6 +33,10 @@ class Lease(Protocol):
         """The model's name."""
 
     @property
+    def number(self) -> int:
+        """The version's number."""
+
+    @property
     def servable(self) -> Servable:
         """What is loaded."""
 
@@ -163,9 +167,11 @@ class Scheduler:
             version = tasks[0].version
             try:
                 self._run(tasks)
-            except Exception as error:
-                event(logging.ERROR, "a batch failed", traceback=True, model=version.model)
+            except ServingError as error:
                 _fail(tasks, error)
+            except Exception:
+                event(logging.ERROR, "the model failed", traceback=True, model=version.model, version=version.number)
+                _fail(tasks, Internal("the model failed; the server's log says why"))
             finally:
                 version.release()
 
@@ -264,8 +270,7 @@ def _stack(tasks: Sequence[Task], padded: int) -> Arrays:
     return stacked
 
 
-def _fail(tasks: Sequence[Task], error: Exception) -> None:
-    answer = error if isinstance(error, ServingError) else Internal("the model failed; the server's log says why")
+def _fail(tasks: Sequence[Task], error: ServingError) -> None:
     for task in tasks:
         if not task.future.done():
-            task.future.set_exception(answer)
+            task.future.set_exception(error)

@@ -85,7 +85,7 @@ class SavedModel:
             known = next((ours for theirs, ours in _OUR_CODE.items() if isinstance(error, theirs)), None)
             if known is None:
                 raise
-            raise known(_first_line(error.message)) from error
+            raise known(_reason(error.message)) from error
         return dict(zip(names.outputs, values, strict=True))
 
     def close(self) -> None:
@@ -126,6 +126,7 @@ def _spec(info: meta_graph_pb2.TensorInfo) -> Spec:
     return Spec(info.dtype, tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim))
 
 
-def _first_line(message: str) -> str:
-    """What happened, without the graph's inner names: those stand in brackets and on later lines."""
-    return message.split("\n", 1)[0].split("[[", 1)[0].strip() or "the model refused these values"
+def _reason(message: str) -> str:
+    """What happened, without the node that says so, the heading above it and the stack below."""
+    lines = (line.split("[[{{", 1)[0].strip() for line in message.splitlines())
+    return next((line for line in lines if line and line != "Graph execution error:"), "the model refused these values")

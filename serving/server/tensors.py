@@ -26,6 +26,8 @@ _FIELDS: Final = {
     types_pb2.DT_UINT64: "uint64_val",
     types_pb2.DT_INT64: "int64_val",
     types_pb2.DT_BOOL: "bool_val",
+    types_pb2.DT_HALF: "half_val",
+    types_pb2.DT_BFLOAT16: "half_val",
 }
 
 
@@ -87,16 +89,15 @@ def to_proto(array: NDArray[Any]) -> tensor_pb2.TensorProto:
 
 def _values(name: str, tensor: tensor_pb2.TensorProto, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The flat values of the `*_val` field that belongs to the dtype; tensor.proto says which."""
-    if tensor.dtype in (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16):  # their 16 bits travel as integers
-        field, stored = tensor.half_val, np.dtype(np.uint16)
-    elif tensor.dtype in _FIELDS:
-        field, stored = getattr(tensor, _FIELDS[tensor.dtype]), dtype
-    else:
+    if tensor.dtype not in _FIELDS:
         raise InvalidArgument(f"input {name!r} is {dtype_name(tensor.dtype)}, which is read from tensor_content only")
-    try:
-        return np.array(field, dtype=stored).view(dtype)
-    except OverflowError:
-        raise InvalidArgument(f"input {name!r} has a value out of the range of {dtype_name(tensor.dtype)}") from None
+    sent = np.array(getattr(tensor, _FIELDS[tensor.dtype]))
+    if tensor.dtype in (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16):  # their 16 bits travel as integers
+        return sent.astype(np.uint16).view(dtype)
+    values = sent.astype(dtype)
+    if dtype.kind in "iu" and not np.array_equal(values, sent):
+        raise InvalidArgument(f"input {name!r} has a value out of the range of {dtype_name(tensor.dtype)}")
+    return values
 
 
 def _fill(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -1,0 +1,226 @@
+"""Dynamic batching: who shares a run, who waits, who is turned away."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.serving.running import Client, failure, running, wait_until
+
+pytestmark = pytest.mark.training
+
+BATCHES = ":tensorflow:serving:batching_session:wrapped_run_count"
+QUEUED = ":tensorflow:serving:batching_session:queuing_latency_count"
+WAITING = "whence_server_queue_rows"
+ROW = np.ones((1, 2), np.float32)
+
+
+def serving(base_path: Path, folder: Path, batching: str) -> list[str]:
+    """A command line for one model with these batching parameters."""
+    (folder / "batching.config").write_text(batching)
+    (folder / "monitoring.config").write_text("prometheus_config { enable: true }")
+    return [
+        "--model_name=zoo",
+        f"--model_base_path={base_path}",
+        f"--batching_parameters_file={folder}/batching.config",
+        f"--monitoring_config_file={folder}/monitoring.config",
+    ]
+
+
+@pytest.fixture
+def narrow(base_path: Path, tmp_path: Path) -> Iterator[Client]:
+    """A server that runs one row at a time and lets two wait."""
+    with running(
+        serving(base_path, tmp_path, "max_batch_size { value: 1 } max_enqueued_batches { value: 2 }")
+    ) as client:
+        yield client
+
+
+def held(client: Client, seconds: float) -> grpc.Future:
+    """Keeps the only runner busy, so that what comes after it has to wait."""
+    before = client.metric(QUEUED, model_name="zoo")
+    call = client.begin({"seconds": np.float32([seconds])}, "busy")
+    wait_until(lambda: client.metric(QUEUED, model_name="zoo") > before, "the runner is busy")
+    return call
+
+
+def test_concurrent_callers_of_every_kind_each_get_their_own_rows(server: Client) -> None:
+    rng = np.random.default_rng(0)
+
+    def one(number: int) -> bool:
+        rows = int(rng.integers(1, 5))
+        x = np.full((rows, 2), number, np.float32)
+        match number % 4:
+            case 0:
+                return np.array_equal(server.predict({"x": x})["y"], 2 * x + 1)
+            case 1:
+                text = [f"caller {number} row {row}".encode() for row in range(rows)]
+                return server.predict({"text": text}, "upper")["upper"].tolist() == [line.upper() for line in text]
+            case 2:
+                z = np.ones((rows, number % 3), np.float32)
+                return np.array_equal(server.predict({"x": x, "z": z}, "pair")["sum"], x.sum(1) + z.sum(1))
+            case _:
+                values = np.int32([number] * rows)
+                return server.predict({"values": values}, "distinct")["values"].tolist() == [number]
+
+    with ThreadPoolExecutor(24) as pool:
+        assert all(pool.map(one, range(240)))
+
+
+def test_requests_that_wait_share_one_run(server: Client) -> None:
+    busy = held(server, 0.4)
+    with ThreadPoolExecutor(4) as pool:
+        sizes = [int(rows) for rows in pool.map(lambda _: server.predict({"x": ROW}, "rows")["rows"][0], range(4))]
+    busy.result()
+    assert sizes == [4, 4, 4, 4]
+
+
+def test_a_lone_request_does_not_wait_for_company(server: Client) -> None:
+    server.predict({"x": ROW})
+    start = time.monotonic()
+    for _ in range(20):
+        server.predict({"x": ROW})
+    assert (time.monotonic() - start) / 20 < 0.05
+
+
+def test_batch_timeout_makes_a_lone_request_wait(base_path: Path, tmp_path: Path) -> None:
+    batching = "max_batch_size { value: 4 } batch_timeout_micros { value: 300000 }"
+    with running(serving(base_path, tmp_path, batching)) as client:
+        start = time.monotonic()
+        client.predict({"x": ROW})
+        assert time.monotonic() - start >= 0.3
+
+
+def test_a_batch_is_padded_to_an_allowed_size_and_the_padding_is_not_returned(base_path: Path, tmp_path: Path) -> None:
+    batching = "max_batch_size { value: 8 } allowed_batch_sizes: 2 allowed_batch_sizes: 8"
+    with running(serving(base_path, tmp_path, batching)) as client:
+        assert client.predict({"x": np.ones((3, 2), np.float32)}, "rows")["rows"].tolist() == [8, 8, 8]
+
+
+def test_a_large_request_is_split_and_put_together_again(base_path: Path, tmp_path: Path) -> None:
+    splitting = "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 4 }"
+    batching = "max_batch_size { value: 10 } " + splitting
+    with running(serving(base_path, tmp_path, batching)) as client:
+        x = np.arange(20, dtype=np.float32).reshape(10, 2)
+        np.testing.assert_array_equal(client.predict({"x": x})["y"], 2 * x + 1)
+        assert client.predict({"x": x}, "rows")["rows"].tolist() == [4] * 8 + [2] * 2
+
+
+def test_one_caller_that_the_model_refuses_does_not_fail_the_others(server: Client) -> None:
+    busy = held(server, 0.4)
+    good = [server.begin({"x": np.float32([[4, 9]])}, "picky") for _ in range(3)]
+    bad = server.begin({"x": np.float32([[-1, 1]])}, "picky")
+    busy.result()
+    assert [call.result().outputs["y"].tensor_content for call in good] == [np.float32([2, 3]).tobytes()] * 3
+    assert failure(bad.result)[0] == "INVALID_ARGUMENT"
+
+
+def test_a_full_queue_turns_requests_away_at_once(narrow: Client) -> None:
+    busy = held(narrow, 0.6)
+    waiting = [narrow.begin({"seconds": np.float32([0])}, "busy") for _ in range(2)]
+    wait_until(lambda: narrow.metric(WAITING, model_name="zoo") == 2, "two requests are waiting")
+    start = time.monotonic()
+    code, text = narrow.refused({"seconds": np.float32([0])}, "busy")
+    assert time.monotonic() - start < 0.3
+    assert (code, text) == ("UNAVAILABLE", "the queue of model 'zoo' is full: 2 of 2 rows are waiting")
+    assert all(call.result() for call in [busy, *waiting])
+    assert narrow.metric("whence_server_queue_rejected", model_name="zoo") == 1
+
+
+def test_a_full_queue_of_one_signature_leaves_room_for_another(narrow: Client) -> None:
+    busy = held(narrow, 0.4)
+    waiting = [narrow.begin({"seconds": np.float32([0])}, "busy") for _ in range(2)]
+    assert narrow.predict({"n": np.int64(3)}, "scalar")["square"] == 9
+    assert all(call.result() for call in [busy, *waiting])
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_never_run(narrow: Client) -> None:
+    busy = held(narrow, 0.6)
+    code, _ = failure(lambda: narrow.predict({"x": ROW}, timeout_s=0.1))
+    assert code == "DEADLINE_EXCEEDED"
+    wait_until(lambda: narrow.metric(WAITING, model_name="zoo") == 0, "the request has left the queue", 0.4)
+    busy.result()
+    narrow.predict({"n": np.int64(1)}, "scalar")
+    assert narrow.metric(BATCHES, model_name="zoo") == 2
+
+
+def test_a_cancelled_request_leaves_the_queue_and_makes_room(narrow: Client) -> None:
+    busy = held(narrow, 0.6)
+    waiting = [narrow.begin({"x": ROW}) for _ in range(2)]
+    wait_until(lambda: narrow.metric(WAITING, model_name="zoo") == 2, "two requests are waiting")
+    for call in waiting:
+        call.cancel()
+    wait_until(lambda: narrow.metric(WAITING, model_name="zoo") == 0, "the cancelled requests have left", 0.4)
+    busy.result()
+    narrow.predict({"n": np.int64(1)}, "scalar")
+    assert narrow.metric(BATCHES, model_name="zoo") == 2
+
+
+def test_a_deadline_that_passes_during_the_run_ends_the_call_but_not_the_server(narrow: Client) -> None:
+    assert (
+        failure(lambda: narrow.predict({"seconds": np.float32([0.4])}, "busy", timeout_s=0.1))[0] == "DEADLINE_EXCEEDED"
+    )
+    assert narrow.predict({"n": np.int64(2)}, "scalar")["square"] == 4
+
+
+def test_waiting_requests_are_served_in_the_order_of_their_arrival(narrow: Client) -> None:
+    busy = held(narrow, 0.4)
+    order: list[str] = []
+    calls = []
+    for signature, inputs in [
+        ("scalar", {"n": np.int64(1)}),
+        ("fixed", {"m": np.eye(2, dtype=np.float32)}),
+        ("", None),
+    ]:
+        call = narrow.begin(inputs or {"x": ROW}, signature)
+        call.add_done_callback(lambda _, signature=signature: order.append(signature))
+        calls.append(call)
+        expected = len(calls)
+        wait_until(lambda expected=expected: narrow.metric(WAITING, model_name="zoo") == expected, "it waits")
+    for call in [busy, *calls]:
+        call.result()
+    wait_until(lambda: len(order) == 3, "all are answered")
+    assert order == ["scalar", "fixed", ""]
+
+
+def test_without_batching_every_request_runs_alone(base_path: Path) -> None:
+    with running(["--model_name=zoo", f"--model_base_path={base_path}"]) as client:
+        with ThreadPoolExecutor(8) as pool:
+            sizes = list(
+                pool.map(lambda n: client.predict({"x": np.ones((n, 2), np.float32)}, "rows")["rows"][0], range(1, 9))
+            )
+        assert sizes == list(range(1, 9))
+
+
+def test_two_runners_run_at_the_same_time(base_path: Path, tmp_path: Path) -> None:
+    with running(serving(base_path, tmp_path, "max_batch_size { value: 1 } num_batch_threads { value: 2 }")) as client:
+        start = time.monotonic()
+        calls = [client.begin({"seconds": np.float32([0.5])}, "busy") for _ in "ab"]
+        for call in calls:
+            call.result()
+        assert time.monotonic() - start < 0.95
+
+
+def test_many_callers_that_give_up_leave_nothing_behind(server: Client) -> None:
+    stop = threading.Event()
+
+    def impatient(_: int) -> None:
+        while not stop.is_set():
+            try:
+                server.predict({"x": np.ones((2, 2), np.float32)}, timeout_s=0.003)
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # noqa: PT017
+
+    with ThreadPoolExecutor(8) as pool:
+        callers = [pool.submit(impatient, number) for number in range(8)]
+        stop.wait(0.5)
+        stop.set()
+        for caller in callers:
+            caller.result()
+    wait_until(lambda: server.metric(WAITING, model_name="zoo") == 0, "nothing waits")
+    np.testing.assert_array_equal(server.predict({"x": ROW})["y"], [[3, 3]])
