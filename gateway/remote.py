@@ -14,14 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 _REFUSALS: Final = frozenset({400, 413, 415, 422})  # it is the picture
 _FAULTS: Final = frozenset({500, 502, 504})  # it may be the picture: ask again a few times only
 _BUSY: Final = frozenset({408, 429, 503})  # it is not the picture: wait and ask again, as long as patience lasts
 _FAULT_ATTEMPTS: Final = 3
-_LONGEST_PAUSE_S: Final = 30.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Whence:
         self._timeout_s, self._patience_s = timeout_s, patience_s
         self._on_pause = on_pause
         self._own = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
         self._stopped = threading.Event()
         self._resume_at = 0.0  # time.monotonic() before which nobody asks again
 
@@ -114,7 +116,7 @@ class Whence:
                 error = _error(reply)
                 if reply.status not in _BUSY and (reply.status not in _FAULTS or attempt == _FAULT_ATTEMPTS):
                     raise error
-                pause_s = _retry_after_s(reply.headers.get("Retry-After")) or pause_s
+                pause_s = _retry_after_s(reply.headers.get("Retry-After"), pause_s)
             if time.monotonic() + pause_s > give_up_at:
                 raise error
             self._on_pause(error)
@@ -124,6 +126,20 @@ class Whence:
     def stop(self) -> None:
         """End every pause, now and from now on: what is being asked finishes, nothing is asked again."""
         self._stopped.set()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.stop()
+        for connection in self._connections:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _pause(self, seconds: float) -> bool:
         """Wait, together with all threads that ask; false when stopped meanwhile."""
@@ -145,25 +161,27 @@ class Whence:
         if not hasattr(self._own, "connection"):
             kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
             self._own.connection = kind(self._host, self._port, timeout=self._timeout_s)
+            self._connections.append(self._own.connection)
         connection: http.client.HTTPConnection = self._own.connection
         return connection
 
     def _send(self, connection: http.client.HTTPConnection, picture: bytes) -> _Reply:
         """One exchange. Whatever goes wrong, the connection is closed and can be used again."""
+        headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
+        complete = True
         try:
             try:
-                headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
                 connection.request("POST", self._path, body=picture, headers=headers)
             except (BrokenPipeError, ConnectionResetError):
-                # It stopped reading, perhaps because the picture is too large: then the reason is there to be read.
-                response = connection.getresponse()
-                connection.close()
-            else:
-                response = connection.getresponse()
-            return _Reply(response.status, dict(response.headers), response.read())
+                complete = False  # it stopped reading, perhaps because the picture is too large: it may have said why
+            response = connection.getresponse()
+            reply = _Reply(response.status, dict(response.headers), response.read())
         except BaseException:
             connection.close()
             raise
+        if not complete:
+            connection.close()
+        return reply
 
 
 def _answer(reply: _Reply) -> Answer:
@@ -197,13 +215,13 @@ def _error(reply: _Reply) -> RemoteError:
     return kind(text, status=reply.status, request_id=str(problem.get("request_id") or ""))
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds in a Retry-After, which may also be a date (RFC 9110, section 10.2.3); None when it is neither."""
-    if not value:
-        return None
+def _retry_after_s(value: str | None, otherwise_s: float) -> float:
+    """Seconds that Retry-After asks for, perhaps by a date (RFC 9110, section 10.2.3), else `otherwise_s`."""
     try:
-        if value.isdigit():
-            return float(value)
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        if value and value.isdigit():
+            seconds = float(value)
+        else:
+            seconds = (parsedate_to_datetime(value or "") - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):
-        return None
+        return otherwise_s
+    return max(_SHORTEST_PAUSE_S, seconds)

@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the catalogue's column with the path of the picture (path, file, filename ...)",
     )
     add("--root", type=Path, metavar="FOLDER", help="where the catalogue's paths begin (beside the catalogue)")
-    add("--url", default="http://127.0.0.1:8080", help="where the service is (%(default)s)")
+    add("--url", type=_address, default="http://127.0.0.1:8080", help="where the service is (%(default)s)")
     add("--jobs", type=_count, default=4, metavar="N", help="pictures under way at once (4)")
     add(
         "--patience",
@@ -119,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("-q", "--quiet", action="store_true", help="no progress, no summary")
     return parser
+
+
+def _address(text: str) -> str:
+    try:
+        Whence(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _count(text: str) -> int:
@@ -172,7 +180,7 @@ def _run(sources: Sources, out: Output, earlier: Earlier, options: argparse.Name
     with Progress(len(sources.pictures), len(sources.pictures) - len(wanted), _watcher(options)) as progress:
         whence = Whence(options.url, patience_s=options.patience, on_pause=lambda error: progress.note(str(error)))
         try:
-            with closing(ask(wanted, whence, jobs=options.jobs)) as outcomes:
+            with whence, closing(ask(wanted, whence, jobs=options.jobs)) as outcomes:
                 for picture, outcome in outcomes:
                     if isinstance(outcome, Failed):
                         progress.say(f"whence: {picture.path}: {outcome}")

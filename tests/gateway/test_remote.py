@@ -158,8 +158,8 @@ def test_a_connection_closed_between_two_pictures_is_opened_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve, args=(listener,))
         server.start()
-        whence = Whence(f"http://127.0.0.1:{listener.getsockname()[1]}", patience_s=0)
-        answers = [whence.classify(b"x").culture for _ in range(2)]
+        with Whence(f"http://127.0.0.1:{listener.getsockname()[1]}", patience_s=0) as whence:
+            answers = [whence.classify(b"x").culture for _ in range(2)]
         server.join()
     assert answers == ["c", "c"]
 
