@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from training import collect
+from training import collect, index
 
 RELEASE_DIR: Final = Path(__file__).parent / "release"
 
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     collect.add_command(commands)
     _add_export(commands)
+    index.add_command(commands, RELEASE_DIR)
     _add_ranges(commands)
     options = parser.parse_args(arguments)
     try:

@@ -1,0 +1,39 @@
+"""What the released model says about many pictures: the graph that is exported, asked in batches on this machine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from training.checkpoint import WEIGHTS, digest, load_release
+from training.export import Servable, build_release_model
+
+BATCH: Final = 16  # pictures; larger ones gain nothing on a processor
+
+Answers = dict[str, NDArray[Any]]  # output of serving.contract -> [N, ...]
+
+
+class ReleasedModel:
+    """A release, ready to be asked for some of the outputs of signature `explain`."""
+
+    def __init__(self, release_dir: Path, outputs: Sequence[str]) -> None:
+        """Build the network. Raises ValueError for a release whose files do not belong together."""
+        self.release = load_release(release_dir)
+        self.sha256 = digest(release_dir / WEIGHTS)
+        servable = Servable(
+            build_release_model(self.release), self.release.labels, self.release.calibration, release=self.sha256
+        )
+
+        def graph(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            every = servable.explain(images)
+            return {name: every[name] for name in outputs}  # what none of them needs is not computed
+
+        self._graph = tf.function(graph, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+
+    def ask(self, images: NDArray[np.uint8]) -> Answers:
+        """The outputs for uint8 [N, 224, 224, 3], N > 0."""
+        parts = [self._graph(tf.constant(images[at : at + BATCH])) for at in range(0, len(images), BATCH)]
+        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
