@@ -15,7 +15,7 @@ from openvino import opset13 as op
 
 from serving import contract
 from training.checkpoint import WEIGHTS, digest, load_release, probe_images
-from training.export import Servable, _flush, build_release_model
+from training.export import WARMUP, Servable, _flush, _write_warmup, build_release_model
 from training.quantize import activation_ranges, load_ranges, quantize, save_ranges
 from training.records import TRAIN, load_records
 
@@ -49,6 +49,7 @@ def export_int8(release_dir: Path, models: Path, *, version: int | None = None) 
     with tempfile.TemporaryDirectory(prefix=f".{FOLDER}-", dir=models) as scratch:
         written = Path(scratch, target.name)
         ov.save_model(graph, written / IR, compress_to_fp16=False)
+        _write_warmup(written / WARMUP)
         _check_answers(ov.Core().read_model(written / IR), servable, "int8")
         _flush(written)
         written.rename(target)
@@ -94,7 +95,11 @@ def float_graph(servable: Servable) -> ov.Model:
     for name, output in outputs.items():
         output.set_names({name})
     results = [op.result(outputs[spec.name], name=spec.name) for spec in contract.EXPLAIN_OUTPUTS]
-    return ov.Model(results, converted.get_parameters(), contract.MODEL_NAME)
+    graph = ov.Model(results, converted.get_parameters(), contract.MODEL_NAME)
+    # The IR has no signatures: the embedded server reads these notes. OpenVINO Model Server always answers with all.
+    for name, specs in contract.SIGNATURES.items():
+        graph.set_rt_info(",".join(spec.name for spec in specs), ["signatures", name])
+    return graph
 
 
 _NUMBERS: Final = [spec.name for spec in contract.EXPLAIN_OUTPUTS if spec.dtype != "string"]

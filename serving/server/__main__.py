@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 
 from serving.server import flags, logs
 from serving.server.config import ConfigError
+from serving.server.engine import Engine
 
 
 def main() -> None:
@@ -27,10 +28,24 @@ def main() -> None:
 async def _serve(options: flags.Options) -> int:
     with logs.without_noise():
         from serving.server.server import serve
+
+        engine = _engine(options)
+    return await serve(options, engine)
+
+
+def _engine(options: flags.Options) -> Engine:
+    """What computes; only the chosen one is imported."""
+    if options.engine != flags.OPENVINO_INT8:
         from serving.server.tensorflow_engine import TensorFlowEngine
 
-    engine = TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision=options.precision)
-    return await serve(options, engine)
+        return TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision=options.precision)
+    try:
+        from serving.server.openvino_engine import OpenVinoEngine
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--engine is {options.engine}, expected tensorflow here: no {error.name} is installed"
+        ) from None
+    return OpenVinoEngine(threads=options.intra_op, runs=options.batching.threads)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from serving.server.config import Batching, ConfigError, LoadPolicy, ModelConfig
 
 Argument = tuple[str, int | str]
 
+OPENVINO_INT8: Final = "openvino-int8"
+
 _TEXT: Final = """\
 The embedded model server of Whence: TensorFlow Serving's gRPC API (Predict, GetModelMetadata, GetModelStatus,
 health, reflection) on SavedModels, for machines where no container runs. Flags are named as those of
@@ -42,6 +44,7 @@ class Options:
     models: tuple[ModelConfig, ...]
     batching: Batching
     prometheus_path: str | None
+    engine: str
     precision: str
     intra_op: int
     inter_op: int
@@ -68,7 +71,8 @@ def parse(argv: Sequence[str]) -> Options:
         models=tuple(_models(flags)),
         batching=batching,
         prometheus_path=config.read_monitoring(flags.monitoring_config_file) if flags.monitoring_config_file else None,
-        precision=_precision(flags.mixed_precision),
+        engine=flags.engine,
+        precision=_precision(flags.engine, flags.mixed_precision),
         # One thread per core in all: never several runs on several threads each, which costs a sixth of the throughput.
         intra_op=flags.tensorflow_intra_op_parallelism or max(1, cores // batching.threads),
         # One operation of each run at a time; one more, so that loading a version does not stop the runs.
@@ -149,6 +153,11 @@ def _parser() -> argparse.ArgumentParser:
         help="batch requests (true with --batching_parameters_file, else false)",
     )  # fmt: skip
     add(
+        "--engine", choices=("tensorflow", OPENVINO_INT8), default="tensorflow",
+        help="tensorflow reads SavedModels (default); openvino-int8 reads what `python -m training export"
+        " --precision int8` writes",
+    )  # fmt: skip
+    add(
         "--mixed_precision", choices=("auto", "bfloat16", "float32", "none"), default="auto",
         help="auto: bfloat16 where the CPU has AVX512_BF16 or AMX, which doubles the speed there; none is float32",
     )  # fmt: skip
@@ -203,7 +212,11 @@ def _batching(flags: argparse.Namespace) -> Batching:
     return config.read_batching(file)
 
 
-def _precision(wish: str) -> str:
+def _precision(engine: str, wish: str) -> str:
+    if engine == OPENVINO_INT8:
+        if wish not in ("auto", "none"):
+            raise ConfigError(f"--mixed_precision is {wish}, expected auto or none with --engine={engine}")
+        return "int8"
     if wish == "auto":
         return "bfloat16" if cpu.bfloat16_is_quick() else "float32"
     if wish == "bfloat16" and not cpu.bfloat16_is_quick():

@@ -56,7 +56,7 @@ class OpenVinoEngine:
         self._settings = {
             "INFERENCE_NUM_THREADS": threads * runs,
             "NUM_STREAMS": runs,
-            # What is not int8 is computed as the graph says, not in bfloat16 where the CPU has it: same answers anywhere.
+            # What is not int8 stays float32 also where the CPU has bfloat16: the same answers everywhere.
             "INFERENCE_PRECISION_HINT": "f32",
             # The gateway, and whatever else runs here, shares these cores.
             "ENABLE_CPU_PINNING": False,
@@ -111,7 +111,7 @@ def _signatures(graph: ov.Model) -> dict[str, list[str]]:
     if not graph.has_rt_info([NOTES]):
         return {DEFAULT_SIGNATURE: [output.get_any_name() for output in graph.outputs]}
     notes = graph.get_rt_info([NOTES]).astype(dict)
-    return {str(name): str(outputs).split(",") for name, outputs in notes.items()}
+    return {str(name): str(outputs.astype(str)).split(",") for name, outputs in notes.items()}
 
 
 def _part(graph: ov.Model, outputs: list[str]) -> ov.Model:
