@@ -1,16 +1,17 @@
 """The page for everyone: keyboard, screen reader, phone, dark rooms; and nobody else hears of the visit."""
 
 import re
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 
 from tests.page.conftest import PICTURES, Service
 
 PICTURE = PICTURES / "japanese-met-59669.jpg"
-BROKEN = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8\xff no picture"}
+BROKEN: FilePayload = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8\xff no picture"}
 
 
 def answer(page: Page, state: str = "accepted") -> None:
@@ -75,7 +76,7 @@ def test_a_problem_is_announced(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("state", ["empty", "accepted", "abstained", "out_of_distribution", "failed"])
-def test_axe_finds_nothing(browser: Browser, service: Service, state: str, scheme: str) -> None:
+def test_axe_finds_nothing(browser: Browser, service: Service, state: str, scheme: Literal["light", "dark"]) -> None:
     context = browser.new_context(base_url=service.url, color_scheme=scheme, reduced_motion="reduce")
     page = context.new_page()
     page.goto("/")

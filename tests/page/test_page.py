@@ -5,12 +5,13 @@ import io
 import re
 from pathlib import Path
 
+import grpc
 import numpy as np
 from PIL import Image
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
 from serving import images
-from tests.fakes import pixels_of
+from tests.fakes import fail, pixels_of
 from tests.page.conftest import PICTURES, UNSURE, Service
 
 PICTURE = PICTURES / "japanese-met-59669.jpg"
@@ -132,13 +133,28 @@ def test_try_again_sends_the_same_picture_once_more(page: Page, context: Browser
     expect(card(page)).to_contain_text("French")
 
 
+def test_what_will_never_work_is_not_offered_again(page: Page) -> None:
+    send(page, "broken.jpg", PICTURE.read_bytes()[:9000])
+    expect(card(page, "failed").get_by_role("button", name="Try again")).to_be_hidden()
+
+
+def test_a_model_that_is_away_is_told_and_may_be_tried_again(page: Page, service: Service) -> None:
+    service.server.script(fail(grpc.StatusCode.UNAVAILABLE))
+    choose(page, PICTURE)
+    failed = card(page, "failed")
+    expect(failed.get_by_role("heading")).to_have_text("The model is not available at the moment")
+    failed.get_by_role("button", name="Try again").click()
+    expect(card(page)).to_contain_text("French")
+
+
 def test_a_picture_that_the_browser_cannot_show_is_still_answered(page: Page) -> None:
     tiff = io.BytesIO()
     Image.open(PICTURE).save(tiff, "TIFF")
     send(page, "scan.tif", tiff.getvalue())
-    expect(card(page)).to_contain_text("This browser cannot show the format.")
+    expect(card(page)).to_contain_text("The browser cannot show this picture.")
 
 
 def test_more_pictures_than_the_page_takes_are_left_and_said_so(page: Page) -> None:
-    page.set_input_files("#file", [{"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": b"x"} for n in range(53)])
+    files = [FilePayload(name=f"{number}.jpg", mimeType="image/jpeg", buffer=b"x") for number in range(53)]
+    page.set_input_files("#file", files)
     expect(page.get_by_role("alert")).to_contain_text("Took the first 50 pictures and left 3.")

@@ -2,13 +2,15 @@
 
 const TIMEOUT_MS = 60_000; // longer than any deadline of the service: normally it is the service that says when it was too slow
 
-/** What went wrong, in words for people; `requestId` finds it in the service's log. */
+/** What went wrong, in words for people. `requestId` finds it in the service's log; `passing`: it may work if asked again. */
 export class Problem extends Error {
-  constructor(title, detail, requestId) {
+  constructor(title, detail, { requestId = null, passing = true } = {}) {
     super(title);
     this.title = title;
-    this.detail = detail === title ? "" : detail; // the service repeats the title where it has no more to say
+    // A clause becomes a sentence. The service repeats the title where it has no more to say.
+    this.detail = detail === title ? "" : detail.replace(/^\w/, (first) => first.toUpperCase()).replace(/(?<=\w|\))$/, ".");
     this.requestId = requestId;
+    this.passing = passing;
   }
 }
 
@@ -20,10 +22,11 @@ export async function classify(picture, signal) {
   const prediction = reply?.predictions?.[0];
   const problem = response.ok ? prediction?.problem : reply;
   if (problem?.title) {
-    throw new Problem(problem.title, problem.detail ?? "", requestId);
+    const passing = problem.status >= 500 || problem.status === 408 || problem.status === 429;
+    throw new Problem(problem.title, problem.detail ?? "", { requestId, passing });
   }
   if (!prediction) {
-    throw new Problem("The service gave no answer", `It replied with HTTP status ${response.status}.`, requestId);
+    throw new Problem("The service gave no answer", `It replied with HTTP status ${response.status}.`, { requestId });
   }
   return { requestId, model: reply.model, ...prediction };
 }
@@ -40,8 +43,8 @@ async function post(picture, signal) {
   } catch (error) {
     if (signal.aborted) throw error;
     if (error.name === "TimeoutError") {
-      throw new Problem("The service took too long", "There was no answer within a minute.", null);
+      throw new Problem("The service took too long", "There was no answer within a minute.");
     }
-    throw new Problem("The service could not be reached", "Check the connection, and that the picture is still there.", null);
+    throw new Problem("The service could not be reached", "Check the connection, and that the picture is still there.");
   }
 }

@@ -35,7 +35,7 @@ export class Card {
   failed(problem) {
     this.#state("failed", { overline: "No answer", verdict: problem.title, meaning: problem.detail });
     this.#write("record", problem.requestId ? `Request ${problem.requestId}` : "");
-    this.#part("again").hidden = false;
+    this.#part("again").hidden = !problem.passing;
     return `${this.submission.name}: no answer. ${problem.title}. ${problem.detail}`.trim();
   }
 

@@ -37,7 +37,7 @@ async function next() {
   const { signal } = card.removed;
   const sentence = await classify(card.submission.picture, signal).then(
     (answer) => card.answered(answer),
-    (error) => card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error), null)),
+    (error) => card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error))),
   );
   if (!signal.aborted) status.textContent = sentence;
   underWay -= 1;
