@@ -58,7 +58,10 @@ def _begin_and_end(app: Flask, settings: Settings, metrics: Metrics) -> None:
     @app.before_request
     def begin() -> None:
         now = context.begin(
-            request.headers.get("X-Request-ID"), request.headers.get("traceparent"), settings.request_timeout_s
+            request.headers.get("X-Request-ID"),
+            request.headers.get("traceparent"),
+            settings.request_timeout_s,
+            request.environ.get("gunicorn.socket"),
         )
         wished = request.headers.get("X-Request-Timeout")
         if wished is not None:

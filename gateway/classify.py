@@ -1,5 +1,6 @@
 """Pictures to predictions: decode each, ask the model for all of them at once. Knows nothing of HTTP."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,8 +53,14 @@ class Classifier:
 
     def ask(self, pixels: NDArray[np.uint8], context: Context) -> tuple[tuple[Prediction, ...], int]:
         """The model's predictions for uint8 [N, 224, 224, 3] and its version. Raises as `classify`."""
-        with context.stage("rpc"):
-            reply = self._client.predict(pixels, deadline=context.deadline, metadata=_metadata(context))
+        start = time.monotonic()
+        try:
+            with context.stage("rpc"):
+                reply = self._client.predict(
+                    pixels, deadline=context.deadline, metadata=_metadata(context), given_up=context.hung_up
+                )
+        finally:
+            self.gate.learn((time.monotonic() - start) / self._settings.request_timeout_s)
         context.model_version = reply.version
         context.cultures = [prediction.culture for prediction in reply.predictions]
         for prediction in reply.predictions:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from gateway import replies, wire
 from gateway.backends import Backend, Backends
 from gateway.context import Deadline
-from gateway.errors import ContractBroken, Expired, ModelTimeout, ModelUnavailable, Problem
+from gateway.errors import ClientGone, ContractBroken, Expired, ModelTimeout, ModelUnavailable, Problem
 from gateway.metrics import Metrics
 from gateway.retries import RetryBudget
 from gateway.settings import Settings
@@ -30,6 +31,7 @@ log = logging.getLogger("whence.client")
 
 MIB: Final = 1024 * 1024
 PROBE_TIMEOUT_S: Final = 1.0
+LOOK_UP_S: Final = 0.25  # how often a waiting call asks whether anybody still wants its answer
 # A call that ran out of time counts against its server only when it had this much of it.
 FAIR_TIME_S: Final = 2.0
 
@@ -146,11 +148,16 @@ class PredictionClient:
             return self._pool[1]
 
     def predict(
-        self, images: NDArray[np.uint8], *, deadline: Deadline, metadata: tuple[tuple[str, str], ...] = ()
+        self,
+        images: NDArray[np.uint8],
+        *,
+        deadline: Deadline,
+        metadata: tuple[tuple[str, str], ...] = (),
+        given_up: Callable[[], bool] = lambda: False,
     ) -> replies.Reply:
-        """The model's answer to uint8 [N, 224, 224, 3], RGB.
+        """The model's answer to uint8 [N, 224, 224, 3], RGB. Asks `given_up` now and then whether it is still wanted.
 
-        Raises ModelUnavailable, ModelTimeout, Expired or ContractBroken.
+        Raises ModelUnavailable, ModelTimeout, Expired, ClientGone or ContractBroken.
         """
         request = pb.PredictRequest(
             model_spec=pb.ModelSpec(name=self._settings.model_name, signature_name=contract.SERVING),
@@ -158,7 +165,7 @@ class PredictionClient:
         )
         self._budget.deposit()
         self._metrics.retry_budget.set(self._budget.ratio)
-        response = self._ask(request, deadline, metadata)
+        response = self._ask(_Question(request, deadline, metadata, given_up))
         reply = replies.read(response, rows=len(images), model_name=self._settings.model_name)
         self._metrics.saw_version(self._settings.model_name, reply.version)
         self.answered = time.monotonic()
@@ -190,27 +197,26 @@ class PredictionClient:
                 self._pool[1].close()
             self._pool = None
 
-    def _ask(
-        self, request: pb.PredictRequest, deadline: Deadline, metadata: tuple[tuple[str, str], ...]
-    ) -> pb.PredictResponse:
+    def _ask(self, question: "_Question") -> pb.PredictResponse:
         """Predict on one server, and once more on another where that can help."""
         pool = self.backends
         with pool.lend() as first:
             if first is None:
                 raise ModelUnavailable("no model server is well at the moment")
             try:
-                return self._call(pool, first, request, deadline, metadata)
+                return self._call(pool, first, question)
             except grpc.RpcError as error:
                 if not _elsewhere(error):
                     raise problem_of(error.code()) from error
                 failure = error
         with pool.lend(avoid=first) as second:
-            if second is None or deadline.passed or not self._budget.withdraw():
-                outcome = "no_backend" if second is None else "no_time" if deadline.passed else "no_budget"
+            late = question.deadline.passed
+            if second is None or late or not self._budget.withdraw():
+                outcome = "no_backend" if second is None else "no_time" if late else "no_budget"
                 self._metrics.rpc_retries.labels(outcome).inc()
                 raise problem_of(failure.code()) from failure
             try:
-                response = self._call(pool, second, request, deadline, metadata)
+                response = self._call(pool, second, question)
             except grpc.RpcError as error:
                 self._metrics.rpc_retries.labels("failure").inc()
                 raise problem_of(error.code()) from error
@@ -218,19 +224,15 @@ class PredictionClient:
         return response
 
     def _call(
-        self,
-        pool: Backends[Connection],
-        backend: Backend[Connection],
-        request: pb.PredictRequest,
-        deadline: Deadline,
-        metadata: tuple[tuple[str, str], ...],
+        self, pool: Backends[Connection], backend: Backend[Connection], question: "_Question"
     ) -> pb.PredictResponse:
-        """Predict on `backend`, and what that tells of it. Raises grpc.RpcError, or Expired when no time is left."""
-        left_s = deadline.left_s
+        """Predict on `backend`, and count what that tells of it. Raises grpc.RpcError, Expired or ClientGone."""
+        left_s = question.deadline.left_s
         if left_s <= 0:
             raise Expired
         try:
-            response: pb.PredictResponse = backend.connection.predict(request, timeout=left_s, metadata=metadata)
+            call = backend.connection.predict.future(question.request, timeout=left_s, metadata=question.metadata)
+            response = _wait(call, question.given_up)
         except grpc.RpcError as error:
             code = error.code()
             self._metrics.rpcs.labels(code.name).inc()
@@ -240,6 +242,27 @@ class PredictionClient:
         self._metrics.rpcs.labels("OK").inc()
         pool.succeeded(backend)
         return response
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A request of ours on its way to one server or a second."""
+
+    request: pb.PredictRequest
+    deadline: Deadline
+    metadata: tuple[tuple[str, str], ...]
+    given_up: Callable[[], bool]
+
+
+def _wait(call: "grpc.Future[pb.PredictResponse]", given_up: Callable[[], bool]) -> pb.PredictResponse:
+    """The response, or ClientGone once `given_up` says so: the server is then told to stop. Raises grpc.RpcError."""
+    while True:
+        try:
+            return call.result(LOOK_UP_S)
+        except grpc.FutureTimeoutError:
+            if given_up():
+                call.cancel()
+                raise ClientGone from None
 
 
 def _elsewhere(error: grpc.RpcError) -> bool:

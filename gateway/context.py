@@ -1,6 +1,7 @@
 """What one request carries from its first byte to its log line: id, deadline, trace, where its time went."""
 
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flask import g
+
+from gateway.reads import hung_up
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, section 3.2: version-traceid-parentid-flags; all zeros is no id; version ff is forbidden.
@@ -50,6 +53,11 @@ class Context:
     model_version: int | None = None
     cultures: list[str] = field(default_factory=list)
     received_bytes: int = 0
+    sock: socket.socket | None = None  # of the client; only gunicorn tells
+
+    def hung_up(self) -> bool:
+        """Whether the client has closed its connection, so that nobody waits for the answer."""
+        return hung_up(self.sock)
 
     @property
     def trace_id(self) -> str | None:
@@ -66,11 +74,13 @@ class Context:
             self.stages_s[name] = self.stages_s.get(name, 0.0) + time.perf_counter() - start
 
 
-def begin(request_id: str | None, traceparent: str | None, timeout_s: float) -> Context:
+def begin(
+    request_id: str | None, traceparent: str | None, timeout_s: float, sock: socket.socket | None = None
+) -> Context:
     """The context of the request that is being handled now. Unsafe ids and traces are replaced and dropped."""
     safe = request_id if request_id and _SAFE_ID.fullmatch(request_id) else uuid.uuid4().hex
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
-    g.whence = Context(safe, Deadline.after(timeout_s), trace)
+    g.whence = Context(safe, Deadline.after(timeout_s), trace, sock=sock)
     return current()
 
 

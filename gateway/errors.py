@@ -86,6 +86,13 @@ class SlowClient(Problem):
     when = "the request's time was over before its body had arrived"
 
 
+class ClientGone(Problem):
+    """The client hung up. Nobody reads this, but logs and metrics tell of it; the status is nginx's."""
+
+    slug, status, title = "client-gone", 499, "The client hung up"
+    when = "in logs and metrics only: the client closed its connection before the answer"
+
+
 class TooLarge(Problem):
     """More bytes or more pictures than accepted."""
 
@@ -163,7 +170,7 @@ class ModelTimeout(Expired):
 
 
 KINDS: Final = (
-    BadRequest, NotFound, MethodNotAllowed, SlowClient, TooLarge, UnsupportedMedia, UndecodablePicture,
+    BadRequest, NotFound, MethodNotAllowed, SlowClient, ClientGone, TooLarge, UnsupportedMedia, UndecodablePicture,
     UnacceptablePicture, InternalError, ContractBroken, Overloaded, ModelUnavailable, NotReady, Expired,
 )  # fmt: skip
 

@@ -5,16 +5,27 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from gateway.context import Deadline
 from gateway.errors import Expired, Overloaded
 
 
 class Gate:
-    """`places` for requests and a short queue, first come first served."""
+    """Places for requests and a short queue, first come first served.
+
+    There are at most `places`, and fewer while the model is slow: so few that whoever is let in gets an answer in time.
+    The number falls by a tenth when the model took most of a request's time and grows back slowly when it took little
+    (additive increase, multiplicative decrease, as TCP does since Jacobson 1988).
+    """
+
+    SLOW: Final = 0.7  # share of a request's time
+    QUICK: Final = 0.5
+    LEAST: Final = 4.0  # places
 
     def __init__(self, places: int, *, max_waiting: int, max_wait_s: float) -> None:
-        self._free = places
+        self._most = self.places = float(places)
+        self._taken = 0
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
         self._lock = threading.Lock()
@@ -33,8 +44,8 @@ class Gate:
 
     def _enter(self, wait_s: float) -> None:
         with self._lock:
-            if self._free and not self._queue:
-                self._free -= 1
+            if self._taken < int(self.places) and not self._queue:
+                self._taken += 1
                 return
             if len(self._queue) >= self._max_waiting:
                 raise Overloaded("the gateway is full")
@@ -50,10 +61,18 @@ class Gate:
 
     def _leave(self) -> None:
         with self._lock:
-            if self._queue:
-                self._queue.popleft().set()  # hand the place over
-            else:
-                self._free += 1
+            self._taken -= 1
+            while self._queue and self._taken < int(self.places):
+                self._taken += 1
+                self._queue.popleft().set()
+
+    def learn(self, share: float) -> None:
+        """Tell that the model took `share` of the time that a request has."""
+        with self._lock:
+            if share > self.SLOW:
+                self.places = max(min(self.LEAST, self._most), self.places * 0.9)
+            elif share < self.QUICK:
+                self.places = min(self._most, self.places + 0.25)
 
 
 class ByteBudget:

@@ -18,6 +18,7 @@ from werkzeug.formparser import MultiPartParser
 from gateway.context import Context
 from gateway.errors import BadRequest, SlowClient, TooLarge, UnsupportedMedia
 from gateway.limits import Account
+from gateway.reads import reads
 from gateway.settings import Settings
 
 CHUNK: Final = 64 * 1024  # bytes
@@ -76,23 +77,24 @@ def read_body(request: Request, settings: Settings, context: Context, account: A
     stream: IO[bytes] = request.environ["wsgi.input"]
     pieces: list[bytes] = []
     size = 0
-    while announced is None or size < announced:
-        try:
-            piece = stream.read(CHUNK if announced is None else min(CHUNK, announced - size))
-        except OSError as error:
-            raise BadRequest("the body ended early") from error
-        if context.deadline.passed:
-            raise SlowClient
-        if not piece:
-            break
-        size += len(piece)
-        if size > limit:
-            raise TooLarge(f"the body has more than {limit:,} bytes")
-        account.hold(len(piece))
-        pieces.append(piece)
+    with reads.limited(request.environ.get("gunicorn.socket"), context.deadline.at):
+        while announced is None or size < announced:
+            try:
+                piece = stream.read(CHUNK if announced is None else min(CHUNK, announced - size))
+            except Exception as error:  # gunicorn has a class for each way in which a body can break
+                raise SlowClient if context.deadline.passed else BadRequest("the body broke off") from error
+            if context.deadline.passed:
+                raise SlowClient
+            if not piece:
+                break
+            size += len(piece)
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit:,} bytes")
+            account.hold(len(piece))
+            pieces.append(piece)
     context.received_bytes = size
     if announced is not None and size < announced:
-        raise BadRequest("the body ended early")
+        raise BadRequest("the body broke off")
     return b"".join(pieces)
 
 

@@ -1,16 +1,47 @@
-"""gunicorn's gthread worker, with a stop that loses no request."""
+"""gunicorn's gthread worker, with limits on slow clients and a stop that loses no request."""
 
+import errno
 import threading
-from typing import Any
+import time
+from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
 
 from gateway import lifecycle
+from gateway.reads import reads
 from gateway.settings import Settings
+
+STALL_S: Final = 30.0  # how long a client may neither send nor take a byte
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Stops in two steps: first only /readyz says no and connections are closed politely, then the port closes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._settings = Settings.from_environ()
+
+    def handle(self, conn: Any) -> Any:
+        """One request of a connection: its head has to be here in time."""
+        reads.begin(conn, time.monotonic() + self._settings.head_timeout_s, lambda: conn.sock)
+        try:
+            return super().handle(conn)
+        finally:
+            reads.end(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """The head is here. From now on the application limits the body, and this a client that stalls."""
+        reads.end(conn)
+        conn.sock.settimeout(STALL_S)
+        try:
+            return super().handle_request(req, conn)
+        except TimeoutError as error:
+            raise ConnectionResetError(errno.ECONNRESET, "the client stalled") from error
+
+    def murder_pending(self) -> None:
+        """gunicorn's own housekeeping, about once a second, and ours."""
+        super().murder_pending()
+        reads.expire()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: say so, and go on for drain_s."""
@@ -18,6 +49,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return
         lifecycle.draining.set()
         self.max_keepalived = -1  # every answer from now on says Connection: close
-        stop = threading.Timer(Settings.from_environ().drain_s, super().handle_exit, (sig, frame))
+        stop = threading.Timer(self._settings.drain_s, super().handle_exit, (sig, frame))
         stop.daemon = True
         stop.start()
