@@ -7,7 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway import evidence
 from gateway.errors import ContractBroken
+from gateway.evidence import Evidence
 from gateway.tensors import to_numpy
 from gateway.wire import prediction_pb2 as pb
 from serving import contract
@@ -15,7 +17,7 @@ from serving import contract
 # bfloat16 has 8 bits of mantissa; a softmax over some dozens of classes computed in it is off by less than this.
 SUM_TOLERANCE: Final = 0.02
 MAX_CLASSES: Final = 10_000
-_SPECS: Final = {spec.name: spec for spec in contract.SERVING_OUTPUTS}
+_SPECS: Final = {spec.name: spec for spec in contract.EXPLAIN_OUTPUTS}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Prediction:
     probabilities: tuple[float, ...]
     decision: str
     ood_score: float | None = None
+    thresholds: tuple[float, float] | None = None  # least probability accepted, greatest ood_score known
+    evidence: Evidence | None = None  # of signature `explain` only
 
     @property
     def culture(self) -> str:
@@ -46,15 +50,19 @@ class Reply:
     predictions: tuple[Prediction, ...]
 
 
-def read(response: pb.PredictResponse, *, rows: int, model_name: str) -> Reply:
-    """The reply to a batch of `rows` pictures. Raises ContractBroken."""
+def read(response: pb.PredictResponse, *, rows: int, model_name: str, signature: str = contract.SERVING) -> Reply:
+    """The reply of `signature` to a batch of `rows` pictures. Raises ContractBroken."""
+    required = {*contract.REQUIRED_OUTPUTS, *(evidence.REQUIRED if signature == contract.EXPLAIN else ())}
     try:
-        outputs = {name: _output(response.outputs, name) for name in _SPECS if _expected(response.outputs, name)}
+        names = [name for name in _SPECS if name in required or name in response.outputs]
+        outputs = {name: _output(response.outputs, name) for name in names}
         _check_rows(outputs, rows)
         labels = _labels(outputs[contract.LABELS])
         probabilities = _probabilities(outputs[contract.PROBABILITIES], labels)
         decisions = _decisions(outputs.get(contract.DECISION), rows)
         scores = _scores(outputs.get(contract.OOD_SCORE), rows)
+        thresholds = _thresholds(outputs.get(contract.THRESHOLDS), rows)
+        evidences = evidence.read(outputs, labels) if signature == contract.EXPLAIN else [None] * rows
         version = _version(response.model_spec, model_name)
     except ValueError as error:
         raise ContractBroken(str(error)) from error
@@ -62,15 +70,10 @@ def read(response: pb.PredictResponse, *, rows: int, model_name: str) -> Reply:
     return Reply(
         version,
         tuple(
-            Prediction(tuple(labels[i] for i in rank), tuple(row[rank].tolist()), decision, score)
-            for rank, row, decision, score in zip(ranks, probabilities, decisions, scores, strict=True)
+            Prediction(tuple(labels[i] for i in rank), tuple(row[rank].tolist()), *known)
+            for rank, row, *known in zip(ranks, probabilities, decisions, scores, thresholds, evidences, strict=True)
         ),
     )
-
-
-def _expected(outputs: Mapping[str, pb.TensorProto], name: str) -> bool:
-    """Whether to read output `name`: always, unless it is optional and absent."""
-    return name in contract.REQUIRED_OUTPUTS or name in outputs
 
 
 def _output(outputs: Mapping[str, pb.TensorProto], name: str) -> NDArray[Any]:
@@ -142,6 +145,15 @@ def _scores(array: NDArray[Any] | None, rows: int) -> list[float | None]:
     if not np.isfinite(array).all():
         raise ValueError("an ood_score is not finite")
     return [float(value) for value in array]
+
+
+def _thresholds(array: NDArray[Any] | None, rows: int) -> list[tuple[float, float] | None]:
+    """Thresholds [N, 2]; None without them. They may be infinite: then every picture passes."""
+    if array is None:
+        return [None] * rows
+    if array.shape[1] != 2 or np.isnan(array).any():
+        raise ValueError("thresholds are not two numbers a row")
+    return [(float(least), float(greatest)) for least, greatest in array]
 
 
 def _version(spec: pb.ModelSpec, model_name: str) -> int:
