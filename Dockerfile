@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /t
 
 FROM venv AS serving-venv
 COPY serving/requirements.lock /tmp/requirements.lock
-RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock
+RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
 
 FROM venv AS training-venv
 COPY training/requirements.lock /tmp/requirements.lock
@@ -83,7 +83,7 @@ COPY --from=gateway-venv /image/ /
 COPY --from=code /src/gateway/ /
 WORKDIR /app
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 \
     CMD ["python", "-I", "/app/gateway/healthcheck.py"]
 CMD ["gunicorn", "--config", "/app/gateway/gunicorn.conf.py", "gateway:create_app()"]
 

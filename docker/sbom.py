@@ -27,8 +27,9 @@ def _component(found: Distribution) -> dict[str, Any]:
     name, version = found.metadata["Name"], found.version
     purl = f"pkg:pypi/{name.lower().replace('_', '-')}@{version}"
     component = {"type": "library", "name": name, "version": version, "purl": purl, "bom-ref": purl}
-    licence = found.metadata.get("License-Expression") or found.metadata.get("License")
-    if licence:
+    fields = [field for field in ("License-Expression", "License") if field in found.metadata]
+    if fields:
+        licence = found.metadata[fields[0]]
         # Some projects put the whole text there: its first line names it.
         component["licenses"] = [{"license": {"name": licence.strip().splitlines()[0][:100]}}]  # type: ignore[assignment]
     return component

@@ -7,11 +7,14 @@ WHENCE_PORT itself, as the only place beside settings.py.
 import os
 import sys
 from http.client import HTTPConnection, HTTPException
+from typing import Final
+
+TIMEOUT_S: Final = 7  # /readyz may ask the model for a prediction, and gives that 5
 
 
 def main() -> int:
     """The exit status; why it is not ready goes to standard output, which `docker inspect` shows."""
-    connection = HTTPConnection("127.0.0.1", int(os.environ.get("WHENCE_PORT", "8080")), timeout=4)
+    connection = HTTPConnection("127.0.0.1", int(os.environ.get("WHENCE_PORT", "8080")), timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/readyz", headers={"Connection": "close"})
         answer = connection.getresponse()

@@ -67,7 +67,7 @@ ROWS: Final = (
             ),
             Panel(
                 "Budget burn",
-                "How many times faster than allowed the month's budget of errors and slow answers is used; above 1 it runs out.",
+                "How many times faster than allowed the budget of errors and of slow answers is used.",
                 "none",
                 {
                     "errors": "whence:predict_errors:ratio_rate1h / 0.005",
@@ -242,7 +242,7 @@ def dashboard() -> dict[str, Any]:
         "tags": ["whence"],
         "time": {"from": "now-3h", "to": "now"},
         "refresh": "30s",
-        "templating": {"list": [{"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}]},
+        "templating": {"list": [{"name": "source", "type": "datasource", "query": "prometheus"}]},
         "panels": list(_placed()),
     }
 
