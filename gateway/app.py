@@ -11,7 +11,9 @@ from gateway import context, docs, errors, health
 from gateway.classify import Classifier
 from gateway.client import PredictionClient
 from gateway.errors import BadRequest
+from gateway.explanations import Explainer
 from gateway.metrics import Metrics
+from gateway.neighbours import Neighbours
 from gateway.page import page
 from gateway.predictions import Predictions
 from gateway.settings import Settings
@@ -38,13 +40,14 @@ def create_app(settings: Settings | None = None, client: PredictionClient | None
     metrics = Metrics()
     client = client or PredictionClient(settings, metrics)
     classifier = Classifier(settings, client, metrics)
+    explainer = Explainer(Neighbours(settings.index))
 
     app = Flask("gateway", static_folder=None)
     app.url_map.strict_slashes = False
     app.extensions["whence"] = client
     errors.install(app)
     _begin_and_end(app, settings, metrics)
-    app.register_blueprint(Predictions(settings, classifier, metrics).blueprint())
+    app.register_blueprint(Predictions(settings, classifier, explainer, metrics).blueprint())
     app.register_blueprint(health.blueprint(client))
     app.register_blueprint(docs.blueprint(settings))
     app.get("/metrics")(metrics.response)

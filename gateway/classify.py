@@ -14,7 +14,8 @@ from gateway.limits import Gate, Slots
 from gateway.metrics import Metrics
 from gateway.replies import Prediction
 from gateway.settings import Settings
-from serving import images
+from gateway.watch import Watch
+from serving import contract, images
 from serving.images import ImageError
 
 Result = Prediction | errors.Problem
@@ -26,43 +27,55 @@ class Answer:
 
     results: list[Result]
     version: int | None
+    pixels: list[NDArray[np.uint8] | None]  # what the model saw, where there is a prediction
 
 
 class Classifier:
     """The way of a picture through the gateway, with its limits and its clocks."""
 
     def __init__(self, settings: Settings, client: PredictionClient, metrics: Metrics) -> None:
+        """Raises SettingsError when the reference cannot be read."""
         self._settings = settings
         self._client = client
         self._metrics = metrics
-        self._decoders = Slots(settings.decode_threads)
+        self._watch = Watch(settings, metrics)
+        self.decoders = Slots(settings.decode_threads)
         self.gate = Gate(settings.max_in_flight, max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s)
 
-    def classify(self, uploads: Sequence[bytes], context: Context) -> Answer:
+    def classify(self, uploads: Sequence[bytes], context: Context, *, signature: str = contract.SERVING) -> Answer:
         """What the model says about each picture. A picture that cannot be decoded gets its problem as its result.
 
         Raises Expired, ModelUnavailable, ModelTimeout or ContractBroken for all of them together.
         """
         decoded = [self._decode(data, context) for data in uploads]
-        pixels = [each for each in decoded if not isinstance(each, errors.Problem)]
-        if not pixels:
-            return Answer([each for each in decoded if isinstance(each, errors.Problem)], None)
-        predictions, version = self.ask(np.stack(pixels), context)
+        pixels = [None if isinstance(each, errors.Problem) else each for each in decoded]
+        seen = [each for each in pixels if each is not None]
+        if not seen:
+            return Answer([each for each in decoded if isinstance(each, errors.Problem)], None, pixels)
+        predictions, version = self.ask(np.stack(seen), context, signature)
         answers = iter(predictions)
-        return Answer([each if isinstance(each, errors.Problem) else next(answers) for each in decoded], version)
+        results = [each if isinstance(each, errors.Problem) else next(answers) for each in decoded]
+        return Answer(results, version, pixels)
 
-    def ask(self, pixels: NDArray[np.uint8], context: Context) -> tuple[tuple[Prediction, ...], int]:
+    def ask(self, pixels: NDArray[np.uint8], context: Context, signature: str) -> tuple[tuple[Prediction, ...], int]:
         """The model's predictions for uint8 [N, 224, 224, 3] and its version. Raises as `classify`."""
+        watched = self._watch.wants()
         start = time.monotonic()
         try:
             with context.stage("rpc"):
                 reply = self._client.predict(
-                    pixels, deadline=context.deadline, metadata=_metadata(context), given_up=context.hung_up
+                    pixels,
+                    deadline=context.deadline,
+                    metadata=_metadata(context),
+                    signature=contract.EXPLAIN if watched else signature,
+                    given_up=context.hung_up,
                 )
         finally:
             self.gate.learn((time.monotonic() - start) / self._settings.request_timeout_s)
         context.model_version = reply.version
         context.cultures = [prediction.culture for prediction in reply.predictions]
+        if watched:
+            self._watch.look(reply)
         for prediction in reply.predictions:
             self._metrics.saw_prediction(prediction.culture, prediction.decision, prediction.probability)
         return reply.predictions, reply.version
@@ -70,7 +83,7 @@ class Classifier:
     def _decode(self, data: bytes, context: Context) -> NDArray[np.uint8] | errors.Problem:
         """Pixels, or the problem to tell. Raises Expired."""
         self._metrics.image_bytes.observe(len(data))
-        with self._decoders.slot(context.deadline) as waited_s, context.stage("decode"):
+        with self.decoders.slot(context.deadline) as waited_s, context.stage("decode"):
             context.stages_s["wait"] = context.stages_s.get("wait", 0.0) + waited_s
             try:
                 picture = images.load(data, max_pixels=self._settings.max_pixels)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import replies, wire
-from gateway.backends import Backend, Backends
+from gateway.backends import SILENCE_S, Backend, Backends
 from gateway.context import Deadline
 from gateway.errors import ClientGone, ContractBroken, Expired, ModelTimeout, ModelUnavailable, Problem
 from gateway.metrics import Metrics
@@ -32,8 +32,6 @@ log = logging.getLogger("whence.client")
 MIB: Final = 1024 * 1024
 PROBE_TIMEOUT_S: Final = 1.0
 LOOK_UP_S: Final = 0.25  # how often a waiting call asks whether anybody still wants its answer
-# A call that ran out of time counts against its server only when it had this much of it.
-FAIR_TIME_S: Final = 2.0
 
 # Unknown names are ignored silently by gRPC: tests/gateway/test_client.py looks each one up in grpcio itself.
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
@@ -153,6 +151,7 @@ class PredictionClient:
         *,
         deadline: Deadline,
         metadata: tuple[tuple[str, str], ...] = (),
+        signature: str = contract.SERVING,
         given_up: Callable[[], bool] = lambda: False,
     ) -> replies.Reply:
         """The model's answer to uint8 [N, 224, 224, 3], RGB. Asks `given_up` now and then whether it is still wanted.
@@ -160,13 +159,13 @@ class PredictionClient:
         Raises ModelUnavailable, ModelTimeout, Expired, ClientGone or ContractBroken.
         """
         request = pb.PredictRequest(
-            model_spec=pb.ModelSpec(name=self._settings.model_name, signature_name=contract.SERVING),
+            model_spec=pb.ModelSpec(name=self._settings.model_name, signature_name=signature),
             inputs={contract.INPUT: to_proto(images)},
         )
         self._budget.deposit()
         self._metrics.retry_budget.set(self._budget.ratio)
         response = self._ask(_Question(request, deadline, metadata, given_up))
-        reply = replies.read(response, rows=len(images), model_name=self._settings.model_name)
+        reply = replies.read(response, rows=len(images), model_name=self._settings.model_name, signature=signature)
         self._metrics.saw_version(self._settings.model_name, reply.version)
         self.answered = time.monotonic()
         return reply
@@ -227,7 +226,7 @@ class PredictionClient:
         self, pool: Backends[Connection], backend: Backend[Connection], question: "_Question"
     ) -> pb.PredictResponse:
         """Predict on `backend`, and count what that tells of it. Raises grpc.RpcError, Expired or ClientGone."""
-        left_s = question.deadline.left_s
+        asked, left_s = time.monotonic(), question.deadline.left_s
         if left_s <= 0:
             raise Expired
         try:
@@ -236,8 +235,9 @@ class PredictionClient:
         except grpc.RpcError as error:
             code = error.code()
             self._metrics.rpcs.labels(code.name).inc()
-            if _elsewhere(error) or (code is grpc.StatusCode.DEADLINE_EXCEEDED and left_s >= FAIR_TIME_S):
-                pool.failed(backend)
+            # A client that gives its request hardly any time proves nothing against the server.
+            if _elsewhere(error) or (code is grpc.StatusCode.DEADLINE_EXCEEDED and left_s >= SILENCE_S):
+                pool.failed(backend, asked)
             raise
         self._metrics.rpcs.labels("OK").inc()
         pool.succeeded(backend)

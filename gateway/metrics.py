@@ -20,10 +20,13 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from serving.reference import Reference
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 _SHORT_SECONDS = (0.001, 0.0025, *_SECONDS)
 _BYTES = (10e3, 30e3, 100e3, 300e3, 1e6, 3e6, 10e6, 30e6)
 _MEGAPIXELS = (0.05, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+_DISTANCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2)
 _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 MAX_CULTURES = 200  # a label for each; a model server that makes up more does not fill the memory of Prometheus
@@ -107,6 +110,26 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
+        self.embedding_distance = Histogram(
+            "whence_embedding_distance",
+            "Cosine distance of a sample of pictures to the centroid of the release's reference",
+            buckets=_DISTANCE,
+            registry=registry,
+        )
+        self.centroid_distance = Gauge(
+            "whence_embedding_centroid_distance",
+            "Distance of the running mean embedding to the reference's centroid; 0 until a window is full",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.reference = Gauge(
+            "whence_reference",
+            "What the release's reference says: kind culture or decision (a share), or confidence, embedding_distance, "
+            "centroid_limit",
+            ["kind", "value"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
         self._version: tuple[str, int] | None = None
         self._cultures: set[str] = set()
 
@@ -125,6 +148,16 @@ class Metrics:
             self._cultures.add(culture)
         self.predictions.labels(culture if culture in self._cultures else "other", decision).inc()
         self.confidence.observe(probability)
+
+    def saw_reference(self, reference: Reference) -> None:
+        """Show the yardstick beside what is measured with it, so that alerts and reports need no other file."""
+        for culture, share in reference.cultures.items():
+            self.reference.labels("culture", culture).set(share)
+        for decision, share in reference.decisions.items():
+            self.reference.labels("decision", decision).set(share)
+        self.reference.labels("confidence", "").set(reference.confidence)
+        self.reference.labels("embedding_distance", "").set(reference.distance)
+        self.reference.labels("centroid_limit", "").set(reference.centroid_limit)
 
     def response(self) -> Response:
         """All of them, for Prometheus."""

@@ -7,23 +7,27 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
-from gateway import context, uploads
+from gateway import context, explanations, uploads
 from gateway.classify import Answer, Classifier
-from gateway.errors import BadRequest, Problem
+from gateway.errors import BadRequest, Problem, of_picture
+from gateway.explanations import Explainer, Seen, Wish
 from gateway.limits import ByteBudget
 from gateway.metrics import Metrics
 from gateway.replies import Prediction
 from gateway.settings import Settings
+from serving.images import ImageError
 
 MAX_TOP_K: Final = 1000
+NOTHING_MORE: Final = Wish()
 
 
 class Predictions:
     """The two routes and what they share."""
 
-    def __init__(self, settings: Settings, classifier: Classifier, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, classifier: Classifier, explainer: Explainer, metrics: Metrics) -> None:
         self._settings = settings
         self._classifier = classifier
+        self._explainer = explainer
         self._metrics = metrics
         self._bytes = ByteBudget(settings.max_held_bytes)
 
@@ -35,21 +39,26 @@ class Predictions:
         return routes
 
     def predict(self) -> Response:
-        """Answer one picture with its prediction or problem, several with one or the other for each."""
+        """Answer one picture with its prediction or problem, several with one or the other for each.
+
+        Who asks for a heat map and would rather have a picture than JSON gets the overlay.
+        """
         top_k = _top_k(request.args.get("top_k"))
-        sent, answer = self._answer()
+        wish = explanations.wish(request.args)
+        sent, answer = self._answer(wish)
         if len(sent) == 1:
             _single(answer)
-        return _reply(
-            {
-                "request_id": context.current().request_id,
-                "model": {"name": self._settings.model_name, "version": answer.version},
-                "predictions": [
-                    ({"filename": upload.filename} if upload.filename else {}) | _item(result, top_k)
-                    for upload, result in zip(sent, answer.results, strict=True)
-                ],
-            }
-        )
+        if explanations.HEATMAP in wish.kinds and _prefers_png():
+            return self._overlay(sent, answer, wish)
+        model = {"name": self._settings.model_name, "version": answer.version}
+        items = []
+        for upload, result, pixels in zip(sent, answer.results, answer.pixels, strict=True):
+            item = ({"filename": upload.filename} if upload.filename else {}) | _item(result, top_k)
+            if wish.kinds and isinstance(result, Prediction) and pixels is not None:
+                with context.current().stage("explain"):
+                    item["explanation"] = self._explainer.explain(Seen(upload.data, pixels, result), model, wish)
+            items.append(item)
+        return _reply({"request_id": context.current().request_id, "model": model, "predictions": items})
 
     def predict_as_before(self) -> Response:
         """Answer as the project that Whence grew out of: one picture, one label."""
@@ -58,7 +67,21 @@ class Predictions:
             raise BadRequest("this address takes one picture; /v1/predict takes several")
         return _reply({"class_label": _single(answer).culture})
 
-    def _answer(self) -> tuple[list[uploads.Upload], Answer]:
+    def _overlay(self, sent: list[uploads.Upload], answer: Answer, wish: Wish) -> Response:
+        """The upright picture under its heat map, as PNG."""
+        if len(sent) != 1:
+            raise BadRequest("an overlay is of one picture; ask for application/json to explain several")
+        prediction, now = _single(answer), context.current()
+        culture, heatmap = explanations.heatmap(prediction, wish)
+        text = f"{culture}: {prediction.probability_of(culture):.3f} ({prediction.decision})"
+        with self._classifier.decoders.slot(now.deadline), now.stage("explain"):
+            try:
+                png = heatmap.overlay(sent[0].data, max_pixels=self._settings.max_pixels, description=text)
+            except ImageError as error:
+                raise of_picture(error) from error
+        return Response(png, content_type="image/png")
+
+    def _answer(self, wish: Wish = NOTHING_MORE) -> tuple[list[uploads.Upload], Answer]:
         """Read the request and classify its pictures, inside all limits."""
         now = context.current()
         with ExitStack() as held:
@@ -68,7 +91,7 @@ class Predictions:
             account = held.enter_context(self._bytes.account())
             with now.stage("read"):
                 sent = uploads.read(request, self._settings, now, account)
-            return sent, self._classifier.classify([upload.data for upload in sent], now)
+            return sent, self._classifier.classify([upload.data for upload in sent], now, signature=wish.signature)
 
 
 def _top_k(text: str | None) -> int:
@@ -78,6 +101,11 @@ def _top_k(text: str | None) -> int:
     if not 1 <= top_k <= MAX_TOP_K:
         raise BadRequest(f"top_k is no whole number from 1 to {MAX_TOP_K}")
     return top_k
+
+
+def _prefers_png() -> bool:
+    """Whether the client would rather have a PNG than JSON."""
+    return request.accept_mimetypes.best_match(("application/json", "image/png")) == "image/png"
 
 
 def _single(answer: Answer) -> Prediction:

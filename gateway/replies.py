@@ -41,6 +41,10 @@ class Prediction:
         """The likeliest culture's probability."""
         return self.probabilities[0]
 
+    def probability_of(self, culture: str) -> float:
+        """Any culture's probability. Raises ValueError for an unknown one."""
+        return self.probabilities[self.cultures.index(culture)]
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -54,7 +58,8 @@ def read(response: pb.PredictResponse, *, rows: int, model_name: str, signature:
     """The reply of `signature` to a batch of `rows` pictures. Raises ContractBroken."""
     required = {*contract.REQUIRED_OUTPUTS, *(evidence.REQUIRED if signature == contract.EXPLAIN else ())}
     try:
-        names = [name for name in _SPECS if name in required or name in response.outputs]
+        promised = (spec.name for spec in contract.SIGNATURES[signature])
+        names = [name for name in promised if name in required or name in response.outputs]
         outputs = {name: _output(response.outputs, name) for name in names}
         _check_rows(outputs, rows)
         labels = _labels(outputs[contract.LABELS])

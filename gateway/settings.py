@@ -113,6 +113,21 @@ class Settings:
     max_waiting: int = _integer(64, 0, 1000, "Requests that may wait for a place; beyond: 503")
     max_wait_s: float = _decimal(0.05, 0, 10, "Longest wait for a place, in seconds; beyond: 503")
 
+    # Evidence
+    index: str = _text(
+        "",
+        r".*",
+        "a folder",
+        "Indexes of objects for explain=neighbours, a folder for each model version; none: no neighbours",
+    )
+    reference: str = _text(
+        "",
+        r".*",
+        "a file",
+        "What the release answered on known pictures: the yardstick for drift; none: nothing is compared",
+    )
+    drift_sample: float = _decimal(0.05, 0, 1, "Share of requests whose embeddings are compared with the reference")
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Settings from WHENCE_*. Raises SettingsError, naming the variable, its value and what was expected."""
