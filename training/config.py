@@ -43,8 +43,7 @@ class TrainConfig:
     label_smoothing: float = 0.05  # share of the target that all classes get
     group_weight: float = 0.0  # 1: every artist counts the same; 0: every picture does
     epochs: int = 0  # of fine-tuning the last block; 0 leaves VGG16 as it is
-    learning_rate: float = 5e-5  # of block 5 at its highest; cosine, after a warm-up
-    head_learning_rate: float = 2e-4  # of the head in the same epochs
+    learning_rate: float = 5e-5  # of block 5 and the head at its highest; cosine, after a warm-up
     warmup: float = 0.1  # share of the steps
     dropout: float = 0.2  # of the features, in fine-tuning
     averaging: float = 0.99  # exponential moving average of the weights, per step; these weights are kept

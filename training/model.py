@@ -190,6 +190,19 @@ class LinearHead(keras.layers.Layer):
         return {**super().get_config(), "shape": vars(self.shape)}
 
 
+class HeadLogits(keras.layers.Layer):
+    """The head's logits in training: standardised features are dropped at random, so that none is leant on."""
+
+    def __init__(self, head: LinearHead, dropout: float, **options: Any) -> None:
+        super().__init__(dtype="float32", **options)
+        self.head, self.drop = head, keras.layers.Dropout(dropout, dtype="float32")
+
+    def call(self, features: Any, training: bool = False) -> Any:
+        """Features float32 [N, F] -> logits [N, C]."""
+        standard = self.drop((features - self.head.shift) * self.head.scale, training=training)
+        return ops.matmul(standard, self.head.kernel) + self.head.bias
+
+
 @keras.saving.register_keras_serializable("whence")
 class HeatMaps(keras.layers.Layer):
     """Each position's share of each logit, float32 [N, 14, 14, C]; summed over positions they are the logits."""
@@ -225,7 +238,8 @@ def build_backbone(weights: str, *, precision: str = "float32") -> keras.Model:
 def build_model(shape: ModelShape, *, weights: str = "random", precision: str = "float32") -> keras.Model:
     """The whole network: RGB 0..255 [N, 224, 224, 3] -> logits, embedding, heatmaps, features (all float32)."""
     backbone = build_backbone(weights, precision=precision)
-    taps = keras.Model(backbone.input, [backbone.get_layer(last_convolution(n)).output for n in shape.blocks])
+    outputs = [backbone.get_layer(last_convolution(block)).output for block in shape.blocks]
+    taps = keras.Model(backbone.input, outputs, name="backbone")
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name=INPUT)
     blocks = taps(CaffePreprocessing(name="preprocessing", dtype="float32")(images))
     blocks = blocks if isinstance(blocks, list) else [blocks]
@@ -235,6 +249,37 @@ def build_model(shape: ModelShape, *, weights: str = "random", precision: str = 
     maps = HeatMaps(textures, head, name="maps")
     answer = head(features)
     return keras.Model(images, {**answer, HEATMAPS: maps(blocks), FEATURES: features}, name="culture")
+
+
+def build_extractor(model: keras.Model, shape: ModelShape, cut: int) -> keras.Model:
+    """Images -> features [N, F] and what block `cut` is given, [N, h, w, K]: what fine-tuning from there on needs."""
+    taps = model.get_layer("backbone")
+    inner = keras.Model(taps.input, [*taps.outputs, taps.get_layer(f"block{cut}_conv1").input])
+    images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    *blocks, given = inner(model.get_layer("preprocessing")(images))
+    read = [model.get_layer(f"texture{n}")(x) for n, x in zip(shape.blocks, blocks, strict=True)]
+    return keras.Model(images, [keras.layers.Concatenate(dtype="float32")(read) if len(read) > 1 else read[0], given])
+
+
+def build_tail(model: keras.Model, shape: ModelShape, cut: int, *, dropout: float) -> keras.Model:
+    """The part of `model` from block `cut` on, sharing its weights, for training on what `build_extractor` gave.
+
+    Inputs: what block `cut` is given, and the features of the blocks before it. Output: logits.
+    """
+    taps, lower = model.get_layer("backbone"), [block for block in shape.blocks if block < cut]
+    given = keras.Input(taps.get_layer(f"block{cut}_conv1").input.shape[1:], name="given")
+    known = keras.Input((sum(shape.features_of(block) for block in lower),), name="lower_features")
+    x, read = given, [known] if lower else []
+    for block in range(cut, 6):
+        for number in range(1, CONVOLUTIONS[block] + 1):
+            x = taps.get_layer(f"block{block}_conv{number}")(x)
+        if block in shape.blocks:
+            read.append(model.get_layer(f"texture{block}")(x))
+        if block < 5:
+            x = taps.get_layer(f"block{block}_pool")(x)
+    features = keras.layers.Concatenate(dtype="float32")(read) if len(read) > 1 else read[0]
+    logits = HeadLogits(model.get_layer("head"), dropout, name="logits")(features)
+    return keras.Model([given, known], logits, name="tail")
 
 
 def last_convolution(block: int) -> str:

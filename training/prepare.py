@@ -31,7 +31,8 @@ GREY_CHROMA: Final = 6.0  # mean difference between colour channels below which 
 def prepare(config: TrainConfig) -> dict[str, Any]:
     """Write `config.prepared` and return what stands in split.json."""
     config.prepared.mkdir(parents=True, exist_ok=True)
-    found = read_records(config.data)
+    # Labelled pictures first: what is computed for them alone is then an unbroken run of rows.
+    found = sorted(read_records(config.data), key=lambda record: record.culture not in config.labels)
     missing = set(config.labels) - {record.culture for record in found}
     if missing:
         raise ValueError(f"{config.data} has no pictures of {', '.join(sorted(missing))}")

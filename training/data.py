@@ -1,0 +1,78 @@
+"""Cached features as batches for Keras: drawn class by class for training, in order for validation."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.features import Features
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What there is to learn from: rows of the cached features."""
+
+    features: Features
+    lower: int  # how many of a row's features come from blocks that stay as they are
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    truth: NDArray[np.int64]  # of every row; -1 where the culture is no label
+    weights: NDArray[np.floating[Any]]  # of `train`: how often a picture is drawn
+    classes: int
+
+    def inputs(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What `training.model.build_tail` takes, for one view of each row."""
+        pairs = list(zip(rows, views, strict=True))
+        given = np.stack([self.features.given[view][row] for row, view in pairs])
+        return given.astype(np.float32), np.stack([self.features.features[view][row, : self.lower] for row, view in pairs])
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Random views of pictures drawn with the examples' weights; the same for the same seed and epoch."""
+
+    def __init__(self, examples: Examples, *, batch: int, seed: int, epoch: int = 0) -> None:
+        super().__init__(workers=1)
+        self.examples, self.batch, self.seed, self.epoch = examples, batch, seed, epoch
+        self.chances = examples.weights / examples.weights.sum()
+
+    def __len__(self) -> int:
+        """Batches in an epoch: as many pictures as there are."""
+        return math.ceil(len(self.examples.train) / self.batch)
+
+    def __getitem__(self, index: int) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[Any]]:
+        """((given, lower features), one-hot truth)."""
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        rows = rng.choice(self.examples.train, self.batch, p=self.chances)
+        views = rng.integers(0, len(self.examples.features.given), self.batch)
+        return self.examples.inputs(rows, views), one_hot(self.examples.truth[rows], self.examples.classes)
+
+    def on_epoch_end(self) -> None:
+        """Another epoch draws other pictures."""
+        self.epoch += 1
+
+
+class ValidationBatches(keras.utils.PyDataset):
+    """The validation pictures as they are, in order."""
+
+    def __init__(self, examples: Examples, *, batch: int) -> None:
+        super().__init__(workers=1)
+        self.examples, self.batch = examples, batch
+
+    def __len__(self) -> int:
+        """Batches."""
+        return math.ceil(len(self.examples.validation) / self.batch)
+
+    def __getitem__(self, index: int) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[Any]]:
+        """((given, lower features), one-hot truth)."""
+        rows = self.examples.validation[index * self.batch : (index + 1) * self.batch]
+        inputs = self.examples.inputs(rows, np.zeros(len(rows), np.int64))
+        return inputs, one_hot(self.examples.truth[rows], self.examples.classes)
+
+
+def one_hot(truth: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """[N] -> [N, C]."""
+    result: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[truth]
+    return result
