@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from serving import index
 from serving.contract import EMBEDDING, MODEL_NAME
@@ -64,6 +63,8 @@ def embed_rows(
     rows: Sequence[Row], embed: Embed, embedded: Embedded, *, quiet: bool = False
 ) -> Iterator[tuple[Row, str]]:
     """Each row with its picture's SHA-256 once it is embedded. Unreadable pictures are told and left out."""
+    from tqdm import tqdm  # `export` runs where it is not installed
+
     with ThreadPoolExecutor() as pool, tqdm(total=len(rows), unit="picture", disable=True if quiet else None) as bar:
         for at in range(0, len(rows), CHUNK):
             chunk = rows[at : at + CHUNK]
