@@ -17,7 +17,8 @@ from training.catalogue import API, Candidate, verdict_on
 from training.web import ComeBackLater, GaveUp, Refused, Web
 
 LICENCE: Final = "CC0 1.0 (The Metropolitan Museum of Art, Open Access)"
-SOURCE: Final = "metmuseum/openaccess"
+REPOSITORY: Final = "metmuseum/openaccess"  # of the catalogue
+SOURCE: Final = "The Metropolitan Museum of Art"
 
 MAX_ANSWER_BYTES: Final = 2_000_000  # an answer is about 3 KB, 200 KB with hundreds of additional pictures
 MAX_PICTURE_BYTES: Final = 40_000_000  # "web-large" is about 100 KB, an original up to 20 MB
@@ -30,7 +31,7 @@ FAILED: Final = "failed"  # the next run asks again
 # What metadata.csv holds: the columns of our other data first, then what only a museum knows.
 COLUMNS: Final = (
     "file", "culture", "source_repo", "source_path", "object_id", "title", "licence", "notes", "artist", "object_type",
-    "accession_number", "date", "medium", "department", "museum_culture", "rule", "url", "image_url", "sha256",
+    "source", "accession_number", "date", "medium", "department", "museum_culture", "rule", "url", "image_url", "sha256",
 )  # fmt: skip
 
 
@@ -106,7 +107,8 @@ class Museum:
             raise Refused("the culture has changed since the catalogue")
         return {
             "culture": candidate.label,
-            "source_repo": SOURCE,
+            "source_repo": REPOSITORY,
+            "source": SOURCE,
             "object_id": str(candidate.object_id),
             "title": text("title") or text("objectName"),
             "licence": LICENCE,

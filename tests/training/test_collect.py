@@ -18,9 +18,12 @@ from typing import Any
 import pytest
 
 from serving.images import decode
+from serving.index import ArtObject
 from tests.training.fake_met import FIREWALL_PAGE, FakeMet, Fault, picture_of
 from training.__main__ import main
 from training.cultures import LABELS
+from training.manifest import read_manifest
+from training.met import LICENCE
 from training.records import read_records
 
 OURS = (
@@ -97,6 +100,17 @@ def test_prepare_reads_what_collect_wrote(met: FakeMet, tmp_path: Path) -> None:
     greek, spanish = read_records(tmp_path / "out")
     assert (greek.culture, greek.group, greek.object_type) == ("Greek", "artist The Berlin Painter", "Ceramics")
     assert (spanish.culture, spanish.group) == ("Spanish", "object 56.171.2")
+
+
+def test_index_reads_what_collect_wrote(met: FakeMet, tmp_path: Path) -> None:
+    met.add(1, "Greek, Attic", artistDisplayName="The Berlin Painter")
+    main(command(met, tmp_path / "out"))
+    (row,) = read_manifest(tmp_path / "out/metadata.csv")
+    assert decode(row.picture.read_bytes()).any()
+    assert row.object == ArtObject(
+        title="Plate 1", artist="The Berlin Painter", date="ca. 1550", culture="Greek", object_id="1", licence=LICENCE,
+        source="The Metropolitan Museum of Art", url="https://www.metmuseum.org/art/collection/search/1",
+    )  # fmt: skip
 
 
 def test_collect_names_itself_and_a_contact_in_every_request(met: FakeMet, tmp_path: Path) -> None:
