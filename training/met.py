@@ -31,7 +31,8 @@ FAILED: Final = "failed"  # the next run asks again
 # What metadata.csv holds: the columns of our other data first, then what only a museum knows.
 COLUMNS: Final = (
     "file", "culture", "source_repo", "source_path", "object_id", "title", "licence", "notes", "artist", "object_type",
-    "source", "accession_number", "date", "medium", "department", "museum_culture", "rule", "url", "image_url", "sha256",
+    "source", "accession_number", "date", "medium", "department", "museum_culture", "rule", "url", "image_url",
+    "sha256",
 )  # fmt: skip
 
 
