@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /t
 # ---- our own files, each set with one time and the modes that a foreign user needs ------------------------------------
 FROM venv AS code
 COPY gateway /src/gateway/app/gateway
-COPY serving/__init__.py serving/contract.py serving/images.py /src/gateway/app/serving/
+COPY serving/__init__.py serving/contract.py serving/images.py serving/index.py serving/reference.py /src/gateway/app/serving/
 COPY serving /src/model-server/app/serving
 COPY serving /src/training/app/serving
 COPY training /src/training/app/training
@@ -61,6 +61,7 @@ RUN sh /tmp/trim-base
 
 # Flattened, so that what was removed is really gone.
 FROM scratch AS runtime
+# hadolint ignore=DL3067
 COPY --from=trimmed / /
 # HOME: the user has no entry in /etc/passwd, and some libraries want a place for a dot file; /tmp is the only writable one.
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
