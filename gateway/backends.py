@@ -7,9 +7,11 @@ another server for certain, and a new address gets traffic without waiting for a
 
 import itertools
 import logging
+import math
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from gateway.metrics import Metrics
 log = logging.getLogger("whence.backends")
 
 PROBE_EVERY_S: Final = 0.25  # how often a resting server is looked at
+SILENCE_S: Final = 2.0  # a server that is silent this long may have swallowed a call
 _TARGET: Final = re.compile(r"(?:dns:///)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\s,:/]+)):(?P<port>\d+)")
 
 
@@ -47,6 +50,7 @@ class Backend(Generic[C]):
     connection: C
     breaker: Breaker = field(default_factory=Breaker)
     busy: int = 0  # calls under way
+    answered: float = -math.inf  # time.monotonic() of the last answer
 
 
 def resolve(target: str) -> set[str]:
@@ -117,12 +121,17 @@ class Backends(Generic[C]):
 
     def succeeded(self, backend: Backend[C]) -> None:
         """Tell that `backend` answered."""
-        if backend.breaker.success():
-            self._changed(backend, "closed")
+        backend.answered = time.monotonic()
+        backend.breaker.success()
 
-    def failed(self, backend: Backend[C]) -> None:
-        """Tell that `backend` did not answer, or only with a failure of its own."""
-        if backend.breaker.failure():
+    def failed(self, backend: Backend[C], asked: float) -> None:
+        """Tell that a call begun at `asked` (of time.monotonic()) failed by the fault of `backend`.
+
+        If nothing at all came from it since then, and there is another one to ask, this one failure is enough.
+        """
+        silent = backend.answered < asked and time.monotonic() - asked >= SILENCE_S
+        others = any(each.breaker.closed for each in self.all() if each is not backend)
+        if backend.breaker.failure(at_once=silent and others):
             self._changed(backend, "open")
 
     def close(self) -> None:
@@ -159,8 +168,8 @@ class Backends(Generic[C]):
 
     def _probe(self) -> None:
         for backend in self.all():
-            if backend.breaker.wants_probe:
-                (self.succeeded if backend.connection.well() else self.failed)(backend)
+            if backend.breaker.wants_probe and backend.breaker.probed(backend.connection.well()):
+                self._changed(backend, "closed")
 
     def _part(self) -> None:
         """Close the connections to servers that left, once nobody waits for them."""

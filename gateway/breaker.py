@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Final
 
-FAILURES_TO_OPEN: Final = 5
+FAILURES_TO_OPEN: Final = 3
 FIRST_REST_S: Final = 0.5
 LONGEST_REST_S: Final = 15.0
 
@@ -12,8 +12,9 @@ LONGEST_REST_S: Final = 15.0
 class Breaker:
     """Closed while all is well; open after FAILURES_TO_OPEN failures in a row.
 
-    An open breaker asks for a probe after a rest that doubles each time the probe fails: half open. Requests of clients
-    never serve as probes, so a server that swallows calls costs nobody their answer.
+    An open breaker asks for a probe after a rest: half open. Requests of clients never serve as probes, so a server
+    that swallows calls costs nobody their answer. The rest doubles with each probe until a client's request succeeds, so
+    that a server which passes probes but nothing else is tried more and more rarely.
     """
 
     def __init__(self) -> None:
@@ -33,23 +34,26 @@ class Breaker:
         opened = self._opened
         return opened is not None and time.monotonic() >= opened + self._rest_s
 
-    def success(self) -> bool:
-        """Count an answer or a good probe. Returns whether this closed the breaker."""
+    def success(self) -> None:
+        """Count the answer to a client's request."""
         with self._lock:
             self._failures = 0
-            self._rest_s = FIRST_REST_S
-            was_open, self._opened = self._opened is not None, None
-            return was_open
+            if self._opened is None:
+                self._rest_s = FIRST_REST_S
 
-    def failure(self) -> bool:
-        """Count a failure or a bad probe. Returns whether this opened the breaker."""
+    def failure(self, *, at_once: bool = False) -> bool:
+        """Count a failed request of a client; `at_once` opens without waiting for more. Returns whether it opened."""
         with self._lock:
             self._failures += 1
-            if self._opened is not None:
-                self._opened = time.monotonic()
-                self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
-                return False
-            if self._failures < FAILURES_TO_OPEN:
+            if self._opened is not None or (self._failures < FAILURES_TO_OPEN and not at_once):
                 return False
             self._opened = time.monotonic()
             return True
+
+    def probed(self, well: bool) -> bool:
+        """Tell how a probe went. Returns whether this closed the breaker."""
+        with self._lock:
+            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+            self._failures = 0
+            self._opened = None if well else time.monotonic()
+            return well

@@ -39,7 +39,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             raise ConnectionResetError(errno.ECONNRESET, "the client stalled") from error
 
     def murder_pending(self) -> None:
-        """gunicorn's own housekeeping, about once a second, and ours."""
+        """Do gunicorn's own housekeeping, about once a second, and ours."""
         super().murder_pending()
         reads.expire()
 

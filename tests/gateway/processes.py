@@ -27,6 +27,9 @@ class Gateway:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
         self.port = self._wait_for_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        # One client for all: each new one would read the system's certificates, which takes longer than a request.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+        self.http = httpx.Client(base_url=self.url, timeout=30, verify=False, limits=limits)
         self.wait_for_status("/healthz", 200)
 
     def _wait_for_port(self) -> int:
@@ -44,7 +47,7 @@ class Gateway:
         start = time.monotonic()
         while time.monotonic() < start + limit_s:
             try:
-                if httpx.get(self.url + path, timeout=5).status_code == status:
+                if self.http.get(path, timeout=5).status_code == status:
                     return time.monotonic() - start
             except httpx.HTTPError:
                 pass
@@ -76,11 +79,13 @@ class Gateway:
             self.process.kill()
             self.process.wait()
             raise
+        finally:
+            self.http.close()
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of `name` that have `labels`."""
         total = 0.0
-        for line in httpx.get(f"{self.url}/metrics", timeout=5).text.splitlines():
+        for line in self.http.get("/metrics").text.splitlines():
             sample, _, value = line.rpartition(" ")
             found, _, rest = sample.partition("{")
             if found == name and all(f'{key}="{wanted}"' in rest for key, wanted in labels.items()):

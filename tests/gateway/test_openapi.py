@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import jsonschema
 import pytest
 from flask.testing import FlaskClient
@@ -30,7 +29,7 @@ def test_the_running_gateway_answers_as_documented(start: Callable[..., Gateway]
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert httpx.post(f"{gateway.url}/v1/predict", content=picture()).status_code == 200
+    assert gateway.http.post("/v1/predict", content=picture()).status_code == 200
 
 
 def test_a_prediction_is_what_the_document_says(http: FlaskClient) -> None:

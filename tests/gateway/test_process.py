@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.fakes import FaultyModelServer, slow
@@ -70,11 +69,11 @@ def test_a_hundred_megabytes_of_zeros_are_refused_with_bounded_memory(
         answer.read()
     assert (answer.status, answer.headers["Content-Type"]) == (413, "application/problem+json")
     assert gateway.memory("VmHWM") < 250
-    assert httpx.post(f"{gateway.url}/v1/predict", content=picture()).status_code == 200
+    assert gateway.http.post("/v1/predict", content=picture()).status_code == 200
 
 
 def test_a_chunked_picture_is_answered(start: Callable[..., Gateway]) -> None:
-    answer = httpx.post(f"{start().url}/v1/predict", content=iter([picture()[:100], picture()[100:]]))
+    answer = start().http.post("/v1/predict", content=iter([picture()[:100], picture()[100:]]))
     assert answer.status_code == 200
 
 
@@ -91,11 +90,10 @@ def test_a_picture_costs_little_of_the_gateways_cpu(start: Callable[..., Gateway
     gateway = start()
     data = noise((640, 480), quality=90)
     assert 250_000 < len(data) < 400_000
-    with httpx.Client() as client:
-        client.post(f"{gateway.url}/v1/predict", content=data)
-        before, count = gateway.cpu_s(), 60
-        for _ in range(count):
-            client.post(f"{gateway.url}/v1/predict", content=data).raise_for_status()
+    gateway.http.post("/v1/predict", content=data)
+    before, count = gateway.cpu_s(), 60
+    for _ in range(count):
+        gateway.http.post("/v1/predict", content=data).raise_for_status()
     per_request_ms = (gateway.cpu_s() - before) / count * 1000
     print(f"{per_request_ms:.1f} ms of CPU for {len(data):,} bytes")
     assert per_request_ms < 30  # 12 on a quiet machine; noise compresses badly and decodes slowly
@@ -104,7 +102,7 @@ def test_a_picture_costs_little_of_the_gateways_cpu(start: Callable[..., Gateway
 def test_several_workers_count_together_and_survive_the_death_of_one(start: Callable[..., Gateway]) -> None:
     gateway = start(workers=2)
     for _ in range(10):
-        httpx.post(f"{gateway.url}/v1/predict", content=picture()).raise_for_status()
+        gateway.http.post("/v1/predict", content=picture()).raise_for_status()
     name = "whence_http_requests_total"
     assert gateway.metric(name, route="/v1/predict", code="200") == 10
     victim = gateway.workers()[0]
@@ -112,7 +110,7 @@ def test_several_workers_count_together_and_survive_the_death_of_one(start: Call
     while len(set(gateway.workers()) - {victim}) < 2:
         pass
     gateway.wait_for_status("/readyz", 200)
-    httpx.post(f"{gateway.url}/v1/predict", content=picture()).raise_for_status()
+    gateway.http.post("/v1/predict", content=picture()).raise_for_status()
     assert gateway.metric(name, route="/v1/predict", code="200") == 11
     assert gateway.metric("whence_backend_ready") == 1
 
@@ -123,7 +121,7 @@ def test_sigterm_finishes_what_was_accepted(start: Callable[..., Gateway], serve
     statuses: list[int] = []
 
     def ask() -> None:
-        statuses.append(httpx.post(f"{gateway.url}/v1/predict", content=picture(), timeout=30).status_code)
+        statuses.append(gateway.http.post("/v1/predict", content=picture(), timeout=30).status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:

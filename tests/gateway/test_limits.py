@@ -1,0 +1,163 @@
+"""Bounded work: places, a fair and short queue, bytes; beyond them an answer at once, and probes always."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+
+from gateway.context import Deadline
+from gateway.errors import Expired, Overloaded
+from gateway.limits import ByteBudget, Gate, Slots
+from tests.fakes import FaultyModelServer, Hang, good
+from tests.gateway.conftest import noise, picture
+from tests.gateway.processes import Gateway
+
+SOON = Deadline.after(1000)
+
+
+def test_a_full_gate_says_so_at_once() -> None:
+    gate = Gate(1, max_waiting=0, max_wait_s=60)
+    with gate.place(SOON), pytest.raises(Overloaded), gate.place(SOON):
+        pass
+    with gate.place(SOON):
+        pass
+
+
+def test_the_queue_of_a_gate_is_short_in_time() -> None:
+    gate = Gate(1, max_waiting=1, max_wait_s=0.05)
+    with gate.place(SOON), pytest.raises(Overloaded), gate.place(SOON):
+        pass
+
+
+def test_the_queue_of_a_gate_is_fair() -> None:
+    gate = Gate(1, max_waiting=5, max_wait_s=30)
+    order: list[int] = []
+
+    def wait(number: int) -> None:
+        with gate.place(SOON):
+            order.append(number)
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(5)]
+    with gate.place(SOON):
+        for waiting, thread in enumerate(threads):
+            thread.start()
+            while len(gate._queue) <= waiting:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_a_gate_keeps_its_number_of_places() -> None:
+    gate = Gate(3, max_waiting=100, max_wait_s=30)
+    inside, most = threading.Semaphore(3), []
+
+    def work(_: int) -> None:
+        with gate.place(SOON):
+            most.append(inside.acquire(blocking=False))
+            inside.release()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(work, range(200)))
+    assert all(most)
+    assert gate._taken == 0
+
+
+def test_an_expired_request_gets_no_place() -> None:
+    gate = Gate(1, max_waiting=1, max_wait_s=1)
+    with pytest.raises(Expired), gate.place(Deadline.after(0)):
+        pass
+    assert gate._taken == 0
+
+
+def test_a_slow_model_makes_the_places_fewer_and_a_quick_one_more() -> None:
+    gate = Gate(64, max_waiting=0, max_wait_s=0)
+    for _ in range(100):
+        gate.learn(1.0)
+    assert gate.places == Gate.LEAST
+    for _ in range(300):
+        gate.learn(0.1)
+    assert gate.places == 64
+
+
+def test_bytes_are_given_back() -> None:
+    budget = ByteBudget(100)
+    with budget.account() as first:
+        first.hold(60)
+        with budget.account() as second:
+            second.hold(40)
+            with pytest.raises(Overloaded):
+                second.hold(1)
+        first.hold(40)
+    with budget.account() as third:
+        third.hold(100)
+
+
+def test_a_slot_is_waited_for_until_the_deadline() -> None:
+    slots = Slots(1)
+    with slots.slot(SOON), pytest.raises(Expired), slots.slot(Deadline.after(0.01)):
+        pass
+
+
+def test_bodies_share_a_budget_of_bytes(make_app: Callable[..., Flask]) -> None:
+    http = make_app(max_upload_bytes=2000, max_body_bytes=2000, max_held_bytes=2000).test_client()
+    assert http.post("/v1/predict", data=b"\0" * 2000).status_code == 415
+    assert http.post("/v1/predict", data=picture()).status_code == 200
+
+
+def test_beyond_the_limits_503_while_probes_and_metrics_answer(
+    start: Callable[..., Gateway], server: FaultyModelServer
+) -> None:
+    gateway = start(max_in_flight=4, max_waiting=2, max_wait_s=0.05)
+    gateway.wait_for_status("/readyz", 200)
+    server.behaviour = hang = Hang()
+    with ThreadPoolExecutor(4) as pool:
+        accepted = [pool.submit(gateway.http.post, "/v1/predict", content=picture()) for _ in range(4)]
+        for _ in accepted:
+            assert hang.waiting.acquire(timeout=10)
+        took, waits = [], set()
+        for _ in range(20):
+            begun = time.monotonic()
+            answer = gateway.http.post("/v1/predict", content=noise((200, 200)))
+            took.append(time.monotonic() - begun)
+            assert (answer.status_code, answer.json()["type"]) == (503, "/problems/overloaded")
+            waits.add(answer.headers["Retry-After"])
+        assert len(waits) > 1  # jitter
+        assert sorted(took)[10] < 0.1
+        for path in ("/healthz", "/readyz", "/metrics", "/"):
+            assert gateway.http.get(path).status_code == 200
+        assert gateway.metric("whence_inflight_requests") == 4
+        hang.let_go.set()
+        assert [each.result().status_code for each in accepted] == [200] * 4
+    assert gateway.metric("whence_rejected_total", reason="overloaded") == 20
+
+
+def test_at_five_times_capacity_goodput_stays(start: Callable[..., Gateway], server: FaultyModelServer) -> None:
+    """A model that answers 4 at a time in 200 ms makes 20 a second; 40 clients that come back soon want 100."""
+    gateway = start(max_in_flight=8, max_waiting=8)
+    model = threading.Semaphore(4)
+
+    def answer(request: object, context: object) -> object:
+        with model:
+            time.sleep(0.2)
+            return good(request)  # type: ignore[arg-type]
+
+    server.behaviour = answer  # type: ignore[assignment]
+    end = time.monotonic() + 5
+    data = picture()
+
+    def client(_: int) -> list[int]:
+        statuses = []
+        while time.monotonic() < end:
+            statuses.append(gateway.http.post("/v1/predict", content=data).status_code)
+            if statuses[-1] == 503:
+                time.sleep(0.3)
+        return statuses
+
+    with ThreadPoolExecutor(40) as pool:
+        statuses = [status for each in pool.map(client, range(40)) for status in each]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= 0.8 * 20 * 5  # 0.9 on a quiet machine
