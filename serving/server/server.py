@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Final
 
 import grpc
@@ -27,11 +28,11 @@ from serving.server.models import Models
 from serving.server.rest import RestServer
 from serving.server.services import ModelService, PredictionService
 
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", -1),  # unlimited, as in TensorFlow Serving: the signature bounds what is copied
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a way to share it
-)
+_ARGUMENTS: Final = {
+    "grpc.max_receive_message_length": -1,  # unlimited, as in TensorFlow Serving: the signature bounds what is copied
+    "grpc.max_send_message_length": -1,
+    "grpc.so_reuseport": 0,  # a second server on the same port is a mistake, not a way to share it
+}
 _REFLECTED: Final = (
     prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
@@ -74,14 +75,16 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def on_change() -> None:
-            loop.call_soon_threadsafe(self._changed.set)
+            with suppress(RuntimeError):  # the loop is closed: a run that was cut off has ended after all
+                loop.call_soon_threadsafe(self._changed.set)
 
         self._metrics = Metrics()
         self._models = Models(options.models, engine, policy=options.load, metrics=self._metrics, on_change=on_change)
         self._scheduler = Scheduler(options.batching, self._metrics)
         self._health = Health(self._models.names)
         self._prediction = PredictionService(self._models, self._scheduler, self._metrics)
-        self._grpc = grpc.aio.server(options=[*_OPTIONS, *options.grpc_arguments])
+        arguments = _ARGUMENTS | dict(options.grpc_arguments)
+        self._grpc = grpc.aio.server(options=list(arguments.items()))
         self._rest: RestServer | None = None
         self._following: asyncio.Task[None] | None = None
         self.port = 0
@@ -114,10 +117,10 @@ class Server:
         event(logging.INFO, "stopping", drain_s=options.drain_s, grace_s=options.grace_s)
         await self._health.stop()
         await _first(cut_short.wait(), asyncio.sleep(options.drain_s))
-        stopping = asyncio.create_task(self._grpc.stop(options.grace_s))
+        stopping = asyncio.create_task(self._grpc.stop(options.grace_s + _FLUSH_S))
         await asyncio.sleep(_ACCEPT_S)
         # The gRPC server itself would also wait for callers that only watch health or hold reflection open.
-        finished = await _first(self._prediction.idle(), cut_short.wait(), asyncio.shield(stopping)) == 0
+        finished = await _first(self._prediction.idle(), cut_short.wait(), asyncio.sleep(options.grace_s)) == 0
         await self._grpc.stop(_FLUSH_S if finished else 0)
         await stopping
         if self._following:

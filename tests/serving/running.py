@@ -3,11 +3,11 @@
 import asyncio
 import json
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,8 @@ class Client:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.end: Callable[[], object] = lambda: None  # asks the server to stop
+        self.finished: Future[bool] = Future()  # whether it finished what it had accepted
 
     def predict(
         self, inputs: dict[str, Any], signature: str = "", *, timeout_s: float = 20.0, **spec: Any
@@ -165,27 +167,28 @@ def running(argv: Sequence[object], *, until_available: bool = True) -> Iterator
         [*map(str, argv), "--port=0", f"--rest_api_port={rest_port}", "--file_system_poll_wait_seconds=0.05"]
     )
     engine = TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision="float32")
-    started, stop = threading.Event(), asyncio.Event()
+    port: Future[int] = Future()
+    stop = asyncio.Event()
     loop = asyncio.new_event_loop()
-    box: list[Server] = []
 
-    async def serve() -> None:
-        box.append(Server(options, engine))
-        await box[0].start()
-        started.set()
+    async def serve() -> bool:
+        server = Server(options, engine)
+        await server.start()
+        port.set_result(server.port)
         await stop.wait()
-        await box[0].stop(cut_short=asyncio.Event())
+        return await server.stop(cut_short=asyncio.Event())
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    assert started.wait(30)
-    client = Client(box[0].port, rest_port)
-    try:
-        if until_available:
-            wait_until(lambda: client.health() == "SERVING", "the server is SERVING")
-        yield client
-    finally:
-        client.channel.close()
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+    with ThreadPoolExecutor(1) as pool:
+        finished = pool.submit(loop.run_until_complete, serve())
+        client = Client(port.result(30), rest_port)
+        client.end = lambda: loop.call_soon_threadsafe(stop.set)
+        client.finished = finished
+        try:
+            if until_available:
+                wait_until(lambda: client.health() == "SERVING", "the server is SERVING")
+            yield client
+        finally:
+            client.channel.close()
+            client.end()
+            finished.result()
+            loop.close()

@@ -1,0 +1,239 @@
+"""The command line and the three configuration files: what they mean, and how a wrong one stops the start."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving.server import config, cpu, flags
+from serving.server.config import Batching, ConfigError, VersionPolicy
+
+pytestmark = pytest.mark.training
+
+SERVING = Path(__file__).parents[2] / "serving"
+Write = Callable[[str, str], Path]
+
+
+def test_our_own_files_are_what_make_run_needs() -> None:
+    options = flags.parse(
+        [
+            f"--model_config_file={SERVING}/models.config",
+            "--model_base_path=models/culture",
+            f"--batching_parameters_file={SERVING}/batching.config",
+            f"--monitoring_config_file={SERVING}/monitoring.config",
+        ]
+    )
+    (model,) = options.models
+    assert (model.name, model.base_path) == ("culture", Path("models/culture"))
+    assert options.prometheus_path == "/monitoring/prometheus/metrics"
+    assert options.batching.enabled
+    assert options.batching.timeout_s == 0
+    assert options.batching.request_rows == 32
+
+
+def test_our_models_file_names_the_path_inside_the_images() -> None:
+    (model,) = config.read_models(SERVING / "models.config")
+    assert model.base_path == Path("/models/culture")
+
+
+def test_a_single_model_needs_only_its_folder() -> None:
+    (model,) = flags.parse(["--model_base_path=somewhere"]).models
+    assert (model.name, model.base_path, model.policy) == ("default", Path("somewhere"), VersionPolicy(latest=1))
+
+
+def test_a_relative_base_path_starts_at_the_files_folder(file: Write) -> None:
+    path = file("models.config", 'model_config_list { config { name: "a" base_path: "models/a" } }')
+    assert config.read_models(path)[0].base_path == path.parent / "models/a"
+
+
+def test_model_name_says_which_model_the_base_path_belongs_to(file: Write) -> None:
+    text = 'model_config_list { config { name: "a" base_path: "/a" } config { name: "b" base_path: "/b" } }'
+    argv = [f"--model_config_file={file('models.config', text)}", "--model_base_path=here"]
+    models = flags.parse([*argv, "--model_name=b"]).models
+    assert [str(model.base_path) for model in models] == ["/a", "here"]
+    with pytest.raises(ConfigError, match="--model_name is None, expected one of a, b"):
+        flags.parse(argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--port=http"], "argument --port: is 'http', expected a port from 0 to 65535"),
+        (["--port=65536"], "argument --port: is '65536', expected a port"),
+        (["--mixed_precision=int8"], "argument --mixed_precision: invalid choice: 'int8'"),
+        (["--enable_batching=perhaps"], "argument --enable_batching: is 'perhaps', expected true or false"),
+        (["--grace_seconds=-1"], "argument --grace_seconds: is '-1', expected seconds"),
+        (["--max_num_load_retries=-1"], "argument --max_num_load_retries: is '-1', expected an integer, 0 or more"),
+        (["--num_load_threads=0"], "argument --num_load_threads: is '0', expected an integer, 1 or more"),
+        (["--grpc_channel_arguments=a"], "argument --grpc_channel_arguments: is 'a', expected key=value"),
+        (["--enable_model_warmup"], "unrecognized arguments: --enable_model_warmup"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_its_value_and_what_was_expected(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        flags.parse(["--model_base_path=x", *argv])
+    assert exited.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_no_model_at_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--model_base_path is missing"):
+        flags.parse([])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected model_config_list"),
+        ("model_config_list {", "line 1:"),
+        ("custom_model_config {}", "expected model_config_list"),
+        ('model_config_list { config { name: "a" } }', "base_path of 'a' is empty"),
+        ('model_config_list { config { base_path: "/a" } }', "name is '', expected a word"),
+        ('model_config_list { config { name: "a/b" base_path: "/a" } }', "name is 'a/b', expected a word"),
+        ('model_config_list { config { name: "a" base_path: "/a" model_platform: "torch" } }', "is 'torch', expected"),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" } config { name: "a" base_path: "/b" } }',
+            "'a' stands there twice",
+        ),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" model_version_policy { specific {} } } }',
+            "specific, expected versions",
+        ),
+    ],
+)
+def test_a_wrong_models_file_is_refused(file: Write, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config.read_models(file("models.config", text))
+    assert str(refused.value).startswith("--model_config_file ")
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max_batch_size { value: 0 }", "max_batch_size is 0, expected 1 or more"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros is -1, expected 0 or more"),
+        ("num_batch_threads { value: 0 }", "num_batch_threads is 0"),
+        ("max_enqueued_batches { value: 0 }", "max_enqueued_batches is 0"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: [1, 4]", "the last is the largest batch (8)"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: [4, 1, 8]", "allowed_batch_sizes are 4, 1, 8"),
+        ("max_batch_size { value: 8 } max_execution_batch_size { value: 4 }", "enable_large_batch_splitting"),
+        ("pad_variable_length_inputs: true", "pad_variable_length_inputs is true, expected false"),
+        ("max_batch_sice { value: 8 }", "max_batch_sice"),
+    ],
+)
+def test_a_wrong_batching_file_is_refused(file: Write, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config.read_batching(file("batching.config", text))
+    assert str(refused.value).startswith("--batching_parameters_file ")
+    assert words in str(refused.value)
+
+
+def test_an_empty_batching_file_means_tensorflow_servings_defaults(file: Write) -> None:
+    assert config.read_batching(file("batching.config", "")) == Batching(enabled=True)
+
+
+def test_batching_parameters_with_batching_switched_off_are_refused(file: Write) -> None:
+    argv = ["--model_base_path=x", "--enable_batching=false", f"--batching_parameters_file={file('b', '')}"]
+    with pytest.raises(ConfigError, match="--enable_batching is false, expected true"):
+        flags.parse(argv)
+
+
+@pytest.mark.parametrize(("text", "path"), [("", None), ("prometheus_config { enable: true path: '/m' }", "/m")])
+def test_the_monitoring_file_names_the_path(file: Write, text: str, path: str | None) -> None:
+    assert config.read_monitoring(file("monitoring.config", text)) == path
+
+
+def test_a_monitoring_path_without_slash_is_refused(file: Write) -> None:
+    with pytest.raises(ConfigError, match="'metrics', expected a path that begins with /"):
+        config.read_monitoring(file("monitoring.config", "prometheus_config { enable: true path: 'metrics' }"))
+
+
+@pytest.mark.parametrize("read", [config.read_models, config.read_batching, config.read_monitoring])
+def test_a_missing_file_is_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.config: cannot be read"):
+        read(tmp_path / "missing.config")
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen"),
+    [
+        (VersionPolicy(latest=1), {10}),
+        (VersionPolicy(latest=2), {3, 10}),
+        (VersionPolicy(latest=None), {1, 3, 10}),
+        (VersionPolicy(latest=None, specific=frozenset({1, 7})), {1}),
+    ],
+)
+def test_a_policy_chooses_versions_by_number(policy: VersionPolicy, chosen: set[int]) -> None:
+    assert policy.choose({1, 3, 10}) == chosen
+
+
+def test_runners_and_threads_inside_an_operation_never_exceed_the_cores(file: Write) -> None:
+    cores = cpu.available_cores()
+    for runners in range(1, cores + 1):
+        batching = file("batching.config", f"num_batch_threads {{ value: {runners} }}")
+        options = flags.parse(["--model_base_path=x", f"--batching_parameters_file={batching}"])
+        assert options.batching.threads * options.intra_op <= cores
+
+
+def machine(root: Path, files: dict[str, str]) -> Path:
+    """A file system with these files of /proc and /sys."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/pod/box\n", "sys/fs/cgroup/pod/box/cpu.max": "max 100000\n"}, None),
+        ({"proc/self/cgroup": "0::/pod/box\n", "sys/fs/cgroup/pod/box/cpu.max": "100000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/pod/box\n", "sys/fs/cgroup/pod/cpu.max": "100000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/host/only\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000\n"}, 1),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/box\n3:cpu,cpuacct:/box\n",
+                "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "100000\n",
+                "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000\n",
+            },
+            1,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu,cpuacct:/box\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
+    ],
+    ids=["no cgroup", "no limit", "v2", "v2 parent", "v2 container", "v2 a fifth", "v1", "v1 no limit"],
+)
+def test_available_cores_follow_the_cgroup(tmp_path: Path, files: dict[str, str], cores: int | None) -> None:
+    unlimited = cpu.available_cores(tmp_path / "none")
+    assert cpu.available_cores(machine(tmp_path, files)) == (unlimited if cores is None else cores)
+
+
+@pytest.mark.parametrize(
+    ("features", "quick"),
+    [("fpu avx512f avx512_bf16", True), ("fpu amx_tile amx_bf16", True), ("fpu avx2", False), ("avx512_bf16x", False)],
+)
+def test_bfloat16_is_quick_only_with_its_instructions(tmp_path: Path, features: str, quick: bool) -> None:
+    assert cpu.bfloat16_is_quick(machine(tmp_path, {"proc/cpuinfo": f"flags\t\t: {features}\n"})) is quick
+
+
+def test_bfloat16_is_chosen_or_refused_by_what_the_cpu_has() -> None:
+    if cpu.bfloat16_is_quick():
+        assert flags.parse(["--model_base_path=x"]).precision == "bfloat16"
+    else:
+        with pytest.raises(ConfigError, match="--mixed_precision is bfloat16, expected float32 or auto here"):
+            flags.parse(["--model_base_path=x", "--mixed_precision=bfloat16"])
+
+
+def test_none_means_float32() -> None:
+    assert flags.parse(["--model_base_path=x", "--mixed_precision=none"]).precision == "float32"
