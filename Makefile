@@ -13,7 +13,7 @@ export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gateway test-serving test-training e2e page lint format types contracts proto lock lock-check clean setup
+.PHONY: help run test test-gateway test-serving test-training e2e page lint format types contracts bench proto lock lock-check clean setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,8 @@ endef
 	$(call sync,test,gateway/requirements.lock $(TEST_LOCK))
 .venv/training.ready: training/requirements.lock $(TEST_LOCK) | .venv/uv.ready
 	$(call sync,training,training/requirements.lock $(TEST_LOCK))
+.venv/bench-%.ready: tests/bench/peers/%.lock | .venv/uv.ready
+	$(call sync,bench-$*,$<)
 .venv/lint.ready: tests/lint.lock | .venv/uv.ready
 	$(call sync,lint,$<)
 
@@ -65,6 +67,11 @@ e2e: .venv/test.ready setup ## gateway, model server and released model together
 page: .venv/test.ready ## the web page in a real Chromium
 	.venv/test/bin/pytest tests/page
 
+bench: setup .venv/int8.ready .venv/training.ready .venv/bench-mosec.ready .venv/bench-litserve.ready ## measure Whence, its peers and the bare engines
+	@test -d models/culture || .venv/serving/bin/python -m training export
+	@test -d models/culture-int8 || .venv/int8/bin/python -m training export --precision int8
+	.venv/training/bin/python -m tests.bench compare
+
 lint: .venv/lint.ready ## ruff, codespell, yamllint
 	.venv/lint/bin/ruff check .
 	.venv/lint/bin/ruff format --check .
@@ -76,7 +83,7 @@ format: .venv/lint.ready ## let ruff mend what it can
 
 types: .venv/lint.ready .venv/test.ready .venv/training.ready ## mypy --strict, each room with its own libraries
 	.venv/lint/bin/mypy --python-executable .venv/test/bin/python gateway tests/gateway
-	.venv/lint/bin/mypy --python-executable .venv/training/bin/python serving training
+	.venv/lint/bin/mypy --python-executable .venv/training/bin/python serving training $(wildcard tests/bench/*.py)
 
 contracts: .venv/training.ready .venv/test.ready ## who may import whom
 	.venv/test/bin/lint-imports
