@@ -13,10 +13,10 @@ export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gateway test-serving test-training e2e page lint format types contracts bench proto lock lock-check clean setup
+.PHONY: help run run-int8 test test-gateway test-serving test-training e2e page lint format types contracts bench proto lock lock-check clean setup
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Each environment is a stamp file that is newer than its lock.
 .venv/uv.ready:
@@ -49,6 +49,9 @@ setup: .venv/gateway.ready .venv/serving.ready ## make the environments that `ma
 
 run: setup ## serve the page and the API on http://127.0.0.1:8080
 	@exec .venv/gateway/bin/python -m serving.local
+
+run-int8: setup .venv/int8.ready ## the same with the int8 engine: about twice as fast as bfloat16 on CPUs with VNNI
+	@exec .venv/gateway/bin/python -m serving.local --engine openvino-int8
 
 test: test-gateway test-serving test-training e2e ## run the whole test suite
 

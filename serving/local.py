@@ -24,6 +24,7 @@ from typing import Final
 from serving.contract import MODEL_NAME
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+INT8: Final = "openvino-int8"
 START_LIMIT_S: Final = 180.0  # first answer after a cold start; a few seconds are usual
 STOP_LIMIT_S: Final = 45.0  # longer than the gateway's own grace period
 LONGEST_PAUSE_S: Final = 30.0  # between two attempts to start a process that keeps dying
@@ -93,10 +94,19 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--grpc-port", type=int, default=8500, help="the model server's gRPC port, loopback only")
     parser.add_argument("--rest-port", type=int, default=8501, help="the model server's status and metrics port")
     parser.add_argument("--models", type=Path, default=ROOT / "models", help="where exported models are (%(default)s)")
+    parser.add_argument(
+        "--engine", choices=("tensorflow", INT8), default="tensorflow", help="what computes (default %(default)s)"
+    )
     parser.add_argument("--mixed-precision", default="auto", help="auto, bfloat16 or none (default %(default)s)")
     parser.add_argument("--gateway-python", type=Path, default=ROOT / ".venv/gateway/bin/python")
-    parser.add_argument("--serving-python", type=Path, default=ROOT / ".venv/serving/bin/python")
-    return parser.parse_args(argv)
+    parser.add_argument("--serving-python", type=Path, help="default: that of .venv/serving, or of .venv/int8")
+    options = parser.parse_args(argv)
+    is_int8 = options.engine == INT8
+    options.precision, options.folder = ("int8", f"{MODEL_NAME}-int8") if is_int8 else ("float32", MODEL_NAME)
+    options.serving_python = (
+        options.serving_python or ROOT / ".venv" / ("int8" if is_int8 else "serving") / "bin/python"
+    )
+    return options
 
 
 def _require_free(host: str, *ports: int) -> None:
@@ -111,11 +121,12 @@ def _require_free(host: str, *ports: int) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     release = json.loads((ROOT / "training/release/release.json").read_text())
-    version = options.models / MODEL_NAME / str(release["version"])
+    version = options.models / options.folder / str(release["version"])
     if version.is_dir():
         return
     say(f"exporting the released model to {version.relative_to(ROOT) if version.is_relative_to(ROOT) else version}")
     command = [str(options.serving_python), "-m", "training", "export", "--models", str(options.models)]
+    command += ["--precision", options.precision]
     status = subprocess.run(command, cwd=ROOT, env=_environ(), check=False).returncode
     if status:
         raise RuntimeError(f"the export of the released model failed ({_reason(status)})")
@@ -128,7 +139,7 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
     ready = False
     say("starting the model server (embedded, gRPC) and the gateway")
     try:
-        while not stop.wait(0.2 if not ready else 1.0):
+        while not stop.wait(0.5):
             server.keep_running()
             gateway.keep_running()
             if ready:
@@ -150,9 +161,10 @@ def _model_server(options: argparse.Namespace) -> Process:
         "--port": options.grpc_port,
         "--rest_api_port": options.rest_port,
         "--model_config_file": "serving/models.config",
-        "--model_base_path": options.models / MODEL_NAME,
+        "--model_base_path": options.models / options.folder,
         "--batching_parameters_file": "serving/batching.config",
         "--monitoring_config_file": "serving/monitoring.config",
+        "--engine": options.engine,
         "--mixed_precision": options.mixed_precision,
     }
     words = [f"{name}={value}" for name, value in flags.items()]
@@ -163,7 +175,8 @@ def _gateway(options: argparse.Namespace) -> Process:
     command = [str(options.gateway_python), "-m", "gunicorn", "--config", "gateway/gunicorn.conf.py"]
     bind = ["--bind", f"{options.host}:{options.port}", "gateway:create_app()"]
     # What the person set stands; the rest of the settings are the defaults that the README lists.
-    return Process("gateway", command + bind, {"WHENCE_BACKEND": f"dns:///127.0.0.1:{options.grpc_port}"} | _environ())
+    defaults = {"WHENCE_BACKEND": f"dns:///127.0.0.1:{options.grpc_port}", "WHENCE_LOG_LEVEL": "warning"}
+    return Process("gateway", command + bind, defaults | _environ())
 
 
 def _environ() -> dict[str, str]:
