@@ -101,7 +101,7 @@ lock: .venv/uv.ready ## compile every room's lock from pyproject.toml, one set o
 	$(LOCK) --extra gateway --output-file gateway/requirements.lock
 	$(LOCK) --extra server --extra export --output-file serving/requirements.lock
 	$(LOCK) --extra server --extra export --extra int8 --output-file serving/int8.lock
-	$(LOCK) --extra server --extra export --extra training --group notebooks --output-file training/requirements.lock
+	$(LOCK) --extra server --extra export --extra int8 --extra training --group notebooks --output-file training/requirements.lock
 	$(LOCK) --group test --output-file $(TEST_LOCK)
 	$(LOCK) --group lint --group types --group proto --output-file tests/lint.lock
 
