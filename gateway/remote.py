@@ -82,7 +82,8 @@ class Whence:
         Args:
             url: http://host:port or https://host, with a path in front of /v1 if a proxy adds one.
             timeout_s: longest silence of the service within one attempt.
-            patience_s: longest time from the first attempt for a picture to the last.
+            patience_s: longest time from the first attempt for a picture to the last; nobody waits for a service that
+                has never been reached.
             on_pause: told, in the thread that asks, why it waits before it asks again.
         """
         parts = urlsplit(url)
@@ -97,6 +98,7 @@ class Whence:
         self._own = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
         self._stopped = threading.Event()
+        self._met = False  # whether the service has answered anything yet
         self._resume_at = 0.0  # time.monotonic() before which nobody asks again
 
     def classify(self, picture: bytes) -> Answer:
@@ -110,7 +112,10 @@ class Whence:
                 reply = self._post(picture)
             except (OSError, http.client.HTTPException) as cause:
                 error: RemoteError = Unavailable(f"{self.url} cannot be reached: {cause or type(cause).__name__}")
+                if not self._met:
+                    raise error from cause  # more likely a wrong address than a service that is about to come back
             else:
+                self._met = True
                 if reply.status == http.HTTPStatus.OK:
                     return _answer(reply)
                 error = _error(reply)

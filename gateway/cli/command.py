@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import Final, TextIO
+from typing import Final
 
 from gateway.cli import output
 from gateway.cli.asking import ask
@@ -177,8 +177,14 @@ def _run(sources: Sources, out: Output, earlier: Earlier, options: argparse.Name
     """Ask about every picture that has no result yet, and tell what came of it."""
     wanted = _without(sources.pictures, earlier.done)
     answered = refused = 0
-    with Progress(len(sources.pictures), len(sources.pictures) - len(wanted), _watcher(options)) as progress:
-        whence = Whence(options.url, patience_s=options.patience, on_pause=lambda error: progress.note(str(error)))
+    before = len(sources.pictures) - len(wanted)
+    drawn = options.output is not None or not sys.stdout.isatty()  # never into the answers on the same terminal
+    with Progress(len(sources.pictures), before, sys.stderr, drawn=drawn, quiet=options.quiet) as progress:
+        whence = Whence(
+            options.url,
+            patience_s=options.patience,
+            on_pause=lambda error: progress.note(f"whence: waiting, because {error}"),
+        )
         try:
             with whence, closing(ask(wanted, whence, jobs=options.jobs)) as outcomes:
                 for picture, outcome in outcomes:
@@ -193,16 +199,10 @@ def _run(sources: Sources, out: Output, earlier: Earlier, options: argparse.Name
             progress.say(f"whence: {error}")
     left = len(wanted) - answered - refused
     if options.output and not options.quiet:
-        before = len(sources.pictures) - len(wanted)
         parts = [f"{answered:,} answered", f"{refused:,} with a problem"]
         parts += [f"{before:,} done before"] * (before > 0) + [f"{left:,} left for the same command"] * (left > 0)
         print(f"whence: {', '.join(parts)}", file=sys.stderr)
     return NOT_ALL if left else SOME_PROBLEMS if refused + earlier.problems else ALL_ANSWERED
-
-
-def _watcher(options: argparse.Namespace) -> TextIO | None:
-    """Where the progress is drawn: not into the answers on the same terminal."""
-    return None if options.quiet or (options.output is None and sys.stdout.isatty()) else sys.stderr
 
 
 def _without(pictures: Sequence[Picture], done: Counter[str]) -> list[Picture]:

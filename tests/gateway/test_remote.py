@@ -129,11 +129,25 @@ def test_an_answer_of_something_else_is_unavailable(service: Service, document: 
         Whence(service.url).classify(b"x")
 
 
-def test_nobody_listening_is_unavailable() -> None:
+def test_a_service_never_reached_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(Unavailable, match="cannot be reached"):
-        Whence(f"http://127.0.0.1:{port}", patience_s=0).classify(b"x")
+        Whence(f"http://127.0.0.1:{port}").classify(b"x")
+
+
+def test_a_service_that_went_away_is_waited_for() -> None:
+    service = Service()
+    with listening(service.app) as url:
+        whence = Whence(url)
+        whence.classify(b"x")
+    asking = threading.Thread(target=whence.classify, args=(b"y",))
+    asking.start()
+    asking.join(0.3)
+    assert asking.is_alive()
+    with listening(service.app, int(url.rpartition(":")[2])):
+        asking.join(20)
+    assert service.bodies == [b"x", b"y"]
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", ""])
