@@ -66,11 +66,16 @@ def read(request: Request, settings: Settings, context: Context, account: Accoun
     return uploads
 
 
-def read_body(request: Request, settings: Settings, context: Context, account: Account) -> bytes:
-    """All bytes of the body. Raises BadRequest, TooLarge, UnsupportedMedia, SlowClient or Overloaded."""
+def read_body(
+    request: Request, settings: Settings, context: Context, account: Account, *, limit: int | None = None
+) -> bytes:
+    """All bytes of the body, at most `limit` (default: the settings').
+
+    Raises BadRequest, TooLarge, UnsupportedMedia, SlowClient or Overloaded.
+    """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMedia("Content-Encoding is not accepted: pictures are compressed already")
-    limit = settings.max_body_bytes
+    limit = settings.max_body_bytes if limit is None else limit
     announced = request.content_length
     if announced is not None and announced > limit:
         raise TooLarge(f"the body has more than {limit:,} bytes")
@@ -105,7 +110,7 @@ def _multipart(body: bytes, request: Request, settings: Settings) -> list[Upload
         raise BadRequest("multipart without a boundary")
     parser = MultiPartParser(
         stream_factory=_memory,
-        max_form_memory_size=CHUNK,
+        max_form_memory_size=4 * CHUNK,  # text fields; werkzeug counts what it has just read of a file in, one CHUNK
         max_form_parts=settings.max_pictures + 8,  # some clients add fields of their own
     )
     try:

@@ -45,7 +45,7 @@ def test_predict_answers_every_picture_with_the_documented_reply(
 ) -> None:
     body = post_raw(client, picture)
     assert set(body) == {"request_id", "model", "predictions"}
-    assert body["model"] == {"name": "culture", "version": str(release["version"])}
+    assert body["model"] == {"name": "culture", "version": release["version"]}
     (prediction,) = body["predictions"]
     assert sorted(each["culture"] for each in prediction["top"]) == CULTURES
     ranked = [each["probability"] for each in prediction["top"]]
