@@ -52,3 +52,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         stop = threading.Timer(self._settings.drain_s, super().handle_exit, (sig, frame))
         stop.daemon = True
         stop.start()
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """When the worker stops: let in whoever has come this far, then close the port.
+
+        gunicorn keeps it open until the last answer is out; who connects meanwhile would wait in the kernel, unheard,
+        and be cut off at the end. A closed port says at once: go elsewhere.
+        """
+        if self.alive or enabled:
+            super().set_accept_enabled(enabled)
+            return
+        for listener in self.sockets:
+            seen = -1
+            while seen != self.nr_conns:
+                seen = self.nr_conns
+                self.accept(listener)
+        super().set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
