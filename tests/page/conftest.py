@@ -58,6 +58,7 @@ class Service:
             "probabilities": floats(np.array([self.probabilities] * rows, np.float32)),
             "labels": strings(CULTURES * rows, (rows, len(CULTURES))),
             "decision": strings([self.decision] * rows, (rows,)),
+            "thresholds": floats(np.array([[0.6, 0.0]] * rows, np.float32)),
         }
         return pb.PredictResponse(model_spec=spec, outputs=outputs)
 

@@ -101,7 +101,7 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page, width: int) -> None:
 def test_an_answer_scrolls_into_sight_on_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 700})
     answer(page)
-    expect(page.locator(".card")).to_be_in_viewport()
+    expect(page.locator(".verdict")).to_be_in_viewport()
 
 
 def test_darkness_is_followed(browser: Browser, service: Service) -> None:

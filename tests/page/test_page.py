@@ -101,10 +101,13 @@ def test_an_abstained_answer_says_not_sure(page: Page, service: Service) -> None
     expect(card(page, "abstained").get_by_role("heading")).to_have_text("Not sure")
 
 
-def test_an_abstained_answer_tells_what_came_closest(page: Page, service: Service) -> None:
+def test_an_abstained_answer_tells_what_came_closest_and_from_where_on_it_would_commit_itself(
+    page: Page, service: Service
+) -> None:
     service.decision, service.probabilities = "abstained", UNSURE
     choose(page, PICTURE)
-    expect(card(page, "abstained")).to_contain_text("Closest to objects catalogued as French, but 29 % is too little")
+    said = "Closest to objects catalogued as French: 29 %. This model commits itself from 60 % on."
+    expect(card(page, "abstained")).to_contain_text(said)
 
 
 def test_a_picture_of_another_kind_is_called_unlike_anything(page: Page, service: Service) -> None:

@@ -33,7 +33,7 @@ export async function classify(picture, signal) {
 
 async function post(picture, signal) {
   try {
-    return await fetch("/v1/predict", {
+    return await fetch("/v1/predict?explain=decision", {
       method: "POST",
       body: picture,
       // The service goes by the bytes. The browser's guess from the file's name would only be one more thing to be wrong.

@@ -16,6 +16,11 @@ export class Card {
     this.waiting();
   }
 
+  /** Fulfilled with the card when the picture has its size on the page, or can have none. */
+  drawn() {
+    return this.#part("shown").decode().then(() => this, () => this);
+  }
+
   waiting() {
     this.#state("waiting", { overline: this.submission.name, verdict: "Looking…", meaning: "" });
   }

@@ -21,7 +21,9 @@ function take(submissions) {
   const cards = taken.map((submission) => new Card(submission, { onAgain: enqueue, onRemove: discard }));
   results.prepend(...cards.map((card) => card.element));
   cards.forEach(enqueue);
-  cards[0].element.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
+  cards[0].drawn().then(({ element }) => {
+    element.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
+  });
 }
 
 function enqueue(card) {

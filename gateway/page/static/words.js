@@ -10,7 +10,7 @@ const WORDS = {
   abstained: (answer) => ({
     overline: "The model does not commit itself",
     verdict: "Not sure",
-    meaning: `Closest to objects catalogued as ${answer.culture}, but ${share(answer.probability)} is too little to say so.`,
+    meaning: `Closest to objects catalogued as ${answer.culture}: ${share(answer.probability)}. ${level(answer)}`,
     spoken: `Not sure. Closest to objects catalogued as ${answer.culture}, ${share(answer.probability)}.`,
   }),
   out_of_distribution: () => ({
@@ -20,6 +20,11 @@ const WORDS = {
     spoken: "Unlike anything the model was trained on.",
   }),
 };
+
+function level({ explanation }) {
+  const least = explanation?.decision?.thresholds?.least_probability;
+  return least ? `This model commits itself from ${share(least)} on.` : "That is too little for this model to commit itself.";
+}
 
 /** Overline, verdict and meaning to show, and one sentence for a screen reader. */
 export function worded(answer) {
