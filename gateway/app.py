@@ -7,7 +7,7 @@ from typing import Final
 
 from flask import Flask, Response, request
 
-from gateway import context, docs, errors, health
+from gateway import access, context, docs, errors, headers, health, models
 from gateway.classify import Classifier
 from gateway.client import PredictionClient
 from gateway.errors import BadRequest
@@ -18,20 +18,9 @@ from gateway.page import page
 from gateway.predictions import Predictions
 from gateway.settings import Settings
 
-access = logging.getLogger("whence.access")
+log = logging.getLogger("whence.access")
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"})
-_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_HTML_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'"
-    ),
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
 
 
 def create_app(settings: Settings | None = None, client: PredictionClient | None = None) -> Flask:
@@ -47,8 +36,11 @@ def create_app(settings: Settings | None = None, client: PredictionClient | None
     app.extensions["whence"] = client
     errors.install(app)
     _begin_and_end(app, settings, metrics)
+    access.install(app, settings)
+    headers.install(app, settings)
     app.register_blueprint(Predictions(settings, classifier, explainer, metrics).blueprint())
     app.register_blueprint(health.blueprint(client))
+    app.register_blueprint(models.blueprint(settings, client))
     app.register_blueprint(docs.blueprint(settings))
     app.get("/metrics")(metrics.response)
     app.register_blueprint(page)
@@ -74,8 +66,6 @@ def _begin_and_end(app: Flask, settings: Settings, metrics: Metrics) -> None:
     def end(response: Response) -> Response:
         now = context.current()
         response.headers["X-Request-ID"] = now.request_id
-        for name, value in (_HEADERS | (_HTML_HEADERS if response.mimetype == "text/html" else {})).items():
-            response.headers.setdefault(name, value)
         took_s = time.monotonic() - now.arrived
         route = request.url_rule.rule if request.url_rule else "unmatched"
         method = request.method if request.method in _METHODS else "other"
@@ -86,7 +76,7 @@ def _begin_and_end(app: Flask, settings: Settings, metrics: Metrics) -> None:
         if now.problem:
             metrics.rejected.labels(now.problem).inc()
         quiet = response.status_code < 400 and route in ("/healthz", "/readyz", "/metrics")
-        access.log(
+        log.log(
             logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": _fields(now, route, response, took_s)}
         )
         return response
@@ -97,6 +87,7 @@ def _fields(now: context.Context, route: str, response: Response, took_s: float)
     fields: dict[str, object] = {
         "request_id": now.request_id,
         "trace_id": now.trace_id,
+        "client": now.client,
         "method": request.method[:16],
         "route": route,
         "status": response.status_code,

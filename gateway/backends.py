@@ -71,13 +71,24 @@ def resolve(target: str) -> set[str]:
     return {f"{ip}:{match['port']}" for ip in four or six}
 
 
+def host_of(target: str) -> str:
+    """The host in `target`: what the servers behind it call themselves."""
+    match = _TARGET.fullmatch(target)
+    if match is None:
+        raise ValueError(f"{target!r} is no host:port")
+    return str(match["v6"] or match["host"])
+
+
 class Backends(Generic[C]):
-    """The pool. A thread of its own looks the names up, opens and closes connections, probes servers that rest."""
+    """The pool. A thread of its own looks the names up, opens and closes connections, probes servers that rest.
+
+    `connect` takes an address and the host name that it was found under.
+    """
 
     def __init__(
         self,
         targets: Collection[str],
-        connect: Callable[[str], C],
+        connect: Callable[[str, str], C],
         *,
         metrics: Metrics,
         resolve_s: float,
@@ -181,13 +192,13 @@ class Backends(Generic[C]):
 
     def _refresh(self) -> None:
         """Make the pool what the names say now. No address at all leaves it as it is: that is DNS having a bad day."""
-        found = set[str]().union(*(self._resolve(target) for target in self._targets))
+        found = {address: host_of(target) for target in self._targets for address in self._resolve(target)}
         if not found:
             return
         with self._lock:
-            gone = [self._backends.pop(address) for address in self._backends.keys() - found]
-            new = found - self._backends.keys()
-            self._backends |= {address: Backend(address, self._connect(address)) for address in sorted(new)}
+            gone = [self._backends.pop(address) for address in self._backends.keys() - found.keys()]
+            new = sorted(found.keys() - self._backends.keys())
+            self._backends |= {address: Backend(address, self._connect(address, found[address])) for address in new}
             self._leaving += gone
         if gone or new:
             log.info("model servers: %d, new: %d, gone: %d", len(found), len(new), len(gone))

@@ -13,8 +13,8 @@ class Breaker:
     """Closed while all is well; open after FAILURES_TO_OPEN failures in a row.
 
     An open breaker asks for a probe after a rest: half open. Requests of clients never serve as probes, so a server
-    that swallows calls costs nobody their answer. The rest doubles with each probe until a client's request succeeds, so
-    that a server which passes probes but nothing else is tried more and more rarely.
+    that swallows calls costs nobody their answer. The rest doubles with each probe until a client's request succeeds:
+    a server which passes probes but nothing else is tried more and more rarely.
     """
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -22,7 +23,7 @@ from gateway.context import Deadline
 from gateway.errors import ClientGone, ContractBroken, Expired, ModelTimeout, ModelUnavailable, Problem
 from gateway.metrics import Metrics
 from gateway.retries import RetryBudget
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.tensors import to_proto
 from gateway.wire import prediction_pb2 as pb
 from serving import contract
@@ -73,10 +74,14 @@ def problem_of(code: grpc.StatusCode) -> Problem:
 class Connection:
     """A channel to one model server."""
 
-    def __init__(self, address: str, model_name: str) -> None:
-        family = "ipv6" if address.startswith("[") else "ipv4"
-        self._channel = grpc.insecure_channel(f"{family}:{address}", options=CHANNEL_OPTIONS)
-        self._status_request = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name=model_name))
+    def __init__(self, address: str, host: str, settings: Settings) -> None:
+        target = f"{'ipv6' if address.startswith('[') else 'ipv4'}:{address}"
+        options = (*CHANNEL_OPTIONS, ("grpc.default_authority", host))  # the name that a certificate has to bear
+        if settings.backend_ca_file:
+            self._channel = grpc.secure_channel(target, _credentials(settings), options=options)
+        else:
+            self._channel = grpc.insecure_channel(target, options=options)
+        self._status_request = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name=settings.model_name))
         self.predict = self._channel.unary_unary(
             wire.PREDICT,
             request_serializer=pb.PredictRequest.SerializeToString,
@@ -103,6 +108,18 @@ class Connection:
     def close(self) -> None:
         """Close the channel and cut off calls under way."""
         self._channel.close()
+
+
+def _credentials(settings: Settings) -> grpc.ChannelCredentials:
+    """TLS to the model servers, mutual when there is a certificate of ours. Raises SettingsError."""
+    files = {}
+    for name in ("backend_ca_file", "backend_cert_file", "backend_key_file"):
+        path = getattr(settings, name)
+        try:
+            files[name] = Path(path).read_bytes() if path else None
+        except OSError as error:
+            raise SettingsError(f"WHENCE_{name.upper()} is {path!r}, expected a readable file: {error}") from error
+    return grpc.ssl_channel_credentials(files["backend_ca_file"], files["backend_key_file"], files["backend_cert_file"])
 
 
 def _state_name(state: int) -> str:
@@ -134,10 +151,9 @@ class PredictionClient:
         """The pool of this process."""
         with self._lock:
             if self._pool is None or self._pool[0] != os.getpid():
-                name = self._settings.model_name
                 pool = Backends(
                     self._settings.backend.split(","),
-                    lambda address: Connection(address, name),
+                    lambda address, host: Connection(address, host, self._settings),
                     metrics=self._metrics,
                     resolve_s=self._settings.resolve_s,
                     **self._resolve,
@@ -266,5 +282,6 @@ def _wait(call: "grpc.Future[pb.PredictResponse]", given_up: Callable[[], bool])
 
 
 def _elsewhere(error: grpc.RpcError) -> bool:
-    """Whether another server may do better: this one is gone, as opposed to full."""
-    return error.code() is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL not in (error.details() or "")
+    """Whether another server may do better: this one is gone or going (it cancels what it has), as opposed to full."""
+    gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return gone and _QUEUE_FULL not in (error.details() or "")

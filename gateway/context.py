@@ -53,6 +53,8 @@ class Context:
     model_version: int | None = None
     cultures: list[str] = field(default_factory=list)
     received_bytes: int = 0
+    client: str | None = None  # whose API key came with it
+    headers: dict[str, str] = field(default_factory=dict)  # of the answer
     sock: socket.socket | None = None  # of the client; only gunicorn tells
 
     def hung_up(self) -> bool:

@@ -2,7 +2,8 @@
 
 `python -m gateway.errors` prints the README's table.
 
-    bytes arrive      BadRequest, TooLarge, SlowClient, NotFound, MethodNotAllowed
+    who asks          Unauthorized, OverQuota
+    bytes arrive      NotFound, MethodNotAllowed, BadRequest, TooLarge, SlowClient, ClientGone
     bytes to pixels   UnsupportedMedia, UndecodablePicture, UnacceptablePicture
     place and time    Overloaded, Expired
     model server      ModelUnavailable, ModelTimeout, ContractBroken
@@ -65,6 +66,13 @@ class BadRequest(Problem):
     when = "no picture, malformed multipart, JSON or base64, bad parameter or header"
 
 
+class Unauthorized(Problem):
+    """No API key, or none that is known."""
+
+    slug, status, title = "unauthorized", 401, "A known API key is needed"
+    when = "API keys are on, and none or an unknown one came in `Authorization: Bearer` or `X-API-Key`"
+
+
 class NotFound(Problem):
     """No such route."""
 
@@ -121,6 +129,13 @@ class UnacceptablePicture(Problem):
     when = "too many pixels, or none"
 
 
+class OverQuota(Problem):
+    """The client asks more often than it may."""
+
+    slug, status, title = "over-quota", 429, "Too many requests of this client"
+    when = "rate limits are on, and this client is over its own; `Retry-After` and `RateLimit` say when to come again"
+
+
 class InternalError(Problem):
     """Our own bug."""
 
@@ -170,8 +185,9 @@ class ModelTimeout(Expired):
 
 
 KINDS: Final = (
-    BadRequest, NotFound, MethodNotAllowed, SlowClient, ClientGone, TooLarge, UnsupportedMedia, UndecodablePicture,
-    UnacceptablePicture, InternalError, ContractBroken, Overloaded, ModelUnavailable, NotReady, Expired,
+    BadRequest, Unauthorized, NotFound, MethodNotAllowed, SlowClient, ClientGone, TooLarge, UnsupportedMedia,
+    UndecodablePicture, UnacceptablePicture, OverQuota, InternalError, ContractBroken, Overloaded, ModelUnavailable,
+    NotReady, Expired,
 )  # fmt: skip
 
 _PICTURE_PROBLEMS: Final[dict[type[ImageError], type[Problem]]] = {

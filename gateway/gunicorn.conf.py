@@ -5,6 +5,7 @@ Run: gunicorn -c gateway/gunicorn.conf.py 'gateway:create_app()'
 
 import os
 import shutil
+import ssl
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ keepalive = 15  # seconds; longer than most clients think between two pictures
 # A gthread worker reports from its main loop: this finds a stuck process, not a slow request.
 timeout = 30
 graceful_timeout = _settings.graceful_timeout_s
+if _settings.tls_cert_file:
+    certfile, keyfile = _settings.tls_cert_file, _settings.tls_key_file
+    if _settings.tls_client_ca_file:
+        ca_certs, cert_reqs = _settings.tls_client_ca_file, ssl.CERT_REQUIRED
 preload_app = False  # gRPC does not survive a fork
 control_socket_disable = True  # wants to write to the home directory
 _memory = Path("/dev/shm")  # noqa: S108 - the heartbeat's file must not wait for a disk

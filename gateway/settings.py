@@ -87,6 +87,27 @@ class Settings:
         "info", "debug|info|warning|error", "debug, info, warning or error", "Least level that is logged"
     )
 
+    # Who may ask
+    api_keys_file: str = _text(
+        "", r".*", "a path", "File of API keys (`python -m gateway.keys`); none: everybody may ask"
+    )
+    rate_limit_per_s: float = _decimal(0, 0, 1e6, "Requests a second that each key (or address) may make; 0: no limit")
+    rate_limit_burst: int = _integer(20, 1, 1_000_000, "Requests that each key (or address) may make at once")
+    cors_origins: str = _text(
+        "",
+        r"\*|([a-z]+://[^\s,/]+(,[a-z]+://[^\s,/]+)*)?",
+        "origins separated by commas, or *",
+        "Sites whose pages may ask",
+    )
+
+    # TLS; files in PEM
+    tls_cert_file: str = _text("", r".*", "a path", "Certificate chain of the gateway's own port; none: plain HTTP")
+    tls_key_file: str = _text("", r".*", "a path", "Its private key")
+    tls_client_ca_file: str = _text("", r".*", "a path", "Authority of clients' certificates; when set each needs one")
+    backend_ca_file: str = _text("", r".*", "a path", "Authority of the model servers' certificates; none: plain gRPC")
+    backend_cert_file: str = _text("", r".*", "a path", "Certificate chain to show to the model servers (mTLS)")
+    backend_key_file: str = _text("", r".*", "a path", "Its private key")
+
     # Time
     request_timeout_s: float = _decimal(10, 0.1, 300, "Budget of a request in seconds, from arrival to answer")
     max_request_timeout_s: float = _decimal(
@@ -153,6 +174,9 @@ class Settings:
         self._require("max_upload_bytes", "max_body_bytes")
         self._require("max_body_bytes", "max_held_bytes")
         self._require("max_in_flight", "threads")
+        for cert, key in (("tls_cert_file", "tls_key_file"), ("backend_cert_file", "backend_key_file")):
+            if bool(getattr(self, cert)) != bool(getattr(self, key)):
+                raise SettingsError(f"{PREFIX}{cert.upper()} and {PREFIX}{key.upper()} are only good together")
         longest = self.drain_s + self.max_request_timeout_s
         if longest >= self.graceful_timeout_s:
             raise SettingsError(

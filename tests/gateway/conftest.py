@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,8 +67,8 @@ def start(tmp_path: Path, server: FaultyModelServer) -> Iterator[Callable[..., G
     """Start a gateway in a process of its own; it is stopped afterwards, without the pause for load balancers."""
     running: list[Gateway] = []
 
-    def start(**settings: object) -> Gateway:
-        values = {"backend": server.address, "drain_s": 0} | settings
+    def start(**settings: Any) -> Gateway:
+        values: dict[str, Any] = {"backend": server.address, "drain_s": 0} | settings
         running.append(Gateway(tmp_path / f"gateway-{len(running)}.log", **values))
         return running[-1]
 

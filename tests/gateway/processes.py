@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -17,19 +18,27 @@ START_LIMIT_S = 30.0
 class Gateway:
     """gunicorn with the gateway's own configuration, on a free port, with settings of the test."""
 
-    def __init__(self, log: Path, **settings: object) -> None:
+    def __init__(
+        self, log: Path, *, tls: dict[str, str] | None = None, env: dict[str, str] | None = None, **settings: object
+    ) -> None:
+        """`tls` maps names to files for the client's side, `env` is added to the environment."""
         self.log = log
         environ = {name: value for name, value in os.environ.items() if not name.startswith("WHENCE_")}
         environ |= {f"WHENCE_{name.upper()}": str(value) for name, value in settings.items()}
+        environ |= env or {}
         environ |= {"WHENCE_HOST": "127.0.0.1", "WHENCE_PORT": "0", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py", "gateway:create_app()"]
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
         self.port = self._wait_for_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         # One client for all: each new one would read the system's certificates, which takes longer than a request.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
-        self.http = httpx.Client(base_url=self.url, timeout=30, verify=False, limits=limits)
+        verify: ssl.SSLContext | bool = False
+        if tls:
+            verify = ssl.create_default_context(cafile=tls["ca.pem"])
+            verify.load_cert_chain(tls["client.pem"], tls["client.key"])
+        self.http = httpx.Client(base_url=self.url, timeout=30, verify=verify, limits=limits)
         self.wait_for_status("/healthz", 200)
 
     def _wait_for_port(self) -> int:

@@ -97,3 +97,15 @@ def test_not_ready_but_answering_while_draining(http: FlaskClient) -> None:
     assert http.get("/readyz").status_code == 503
     assert http.get("/healthz").status_code == 200
     assert http.post("/v1/predict", data=picture()).status_code == 200
+
+
+def test_models_lists_the_versions_and_their_states(http: FlaskClient, server: FaultyModelServer) -> None:
+    server.states = {8: "LOADING", 7: "AVAILABLE"}
+    (model,) = http.get("/v1/models").get_json()["models"]
+    assert model["name"] == "culture"
+    assert model["versions"] == [{"version": 7, "state": "AVAILABLE"}, {"version": 8, "state": "LOADING"}]
+
+
+def test_models_is_unavailable_without_a_model_server(http: FlaskClient, server: FaultyModelServer) -> None:
+    server.kill()
+    assert http.get("/v1/models").status_code == 503
