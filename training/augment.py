@@ -1,7 +1,9 @@
 """What may happen to a picture before the model sees it in training. Pillow and numpy only.
 
-The model always sees 224 x 224, squashed. A crop is squashed too: aspect ratio must never tell a class from another.
+The model always sees squashed pictures, so a crop is squashed too: aspect ratio must never tell a class from another.
 Colour must not either, so every class loses its colours equally often (many of our pictures are black-and-white plates).
+A view has fewer pixels than a picture, about as many fewer as its crop has of the scene: what is painted keeps its size,
+and half the work is saved. The head reads statistics over positions, which do not mind how many there are.
 """
 
 import io
@@ -11,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from serving.contract import IMAGE_SIZE
-
 
 @dataclass(frozen=True)
 class Augmentation:
     """How often and how much. Probabilities are per picture."""
 
+    side: int = 160  # pixels of a view; a multiple of 16
     least_area: float = 0.35  # of the picture that a crop keeps, at least
+    greatest_area: float = 0.8  # and at most; side / 224 squared, 0.51, keeps the scale
     greatest_stretch: float = 1.35  # of the crop's aspect ratio, either way
     rotation: float = 4.0  # degrees, either way, in 40 % of the pictures
     grey: float = 0.3  # probability of losing all colour
@@ -30,10 +32,12 @@ class Augmentation:
 
 
 def augment(picture: Image.Image, settings: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One random view of an upright RGB picture of any size: uint8 [224, 224, 3]."""
+    """One random view of an upright RGB picture of any size: uint8 [side, side, 3]."""
     if rng.random() < 0.4:
-        picture = picture.rotate(rng.uniform(-1, 1) * settings.rotation, Image.Resampling.BILINEAR, fillcolor=_edge(picture))
-    view = picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=_crop(picture.size, settings, rng))
+        angle = rng.uniform(-1, 1) * settings.rotation
+        picture = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=_edge(picture))
+    box = _crop(picture.size, settings, rng)
+    view = picture.resize((settings.side, settings.side), Image.Resampling.BILINEAR, box=box)
     if rng.random() < settings.flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     view = _light(view, settings, rng)
@@ -44,7 +48,7 @@ def augment(picture: Image.Image, settings: Augmentation, rng: np.random.Generat
 
 def _crop(size: tuple[int, int], settings: Augmentation, rng: np.random.Generator) -> tuple[float, float, float, float]:
     width, height = size
-    area = rng.uniform(settings.least_area, 1.0)
+    area = rng.uniform(settings.least_area, settings.greatest_area)
     stretch = np.exp(rng.uniform(-1, 1) * np.log(settings.greatest_stretch) / 2)
     w, h = min(1.0, np.sqrt(area) * stretch) * width, min(1.0, np.sqrt(area) / stretch) * height
     left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
@@ -64,7 +68,7 @@ def _reproduce(view: Image.Image, settings: Augmentation, rng: np.random.Generat
         if rng.random() < 0.5:
             view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.5)))
         else:
-            small = int(IMAGE_SIZE * rng.uniform(0.5, 0.9))
+            small = int(settings.side * rng.uniform(0.5, 0.9))
             view = view.resize((small, small), Image.Resampling.BILINEAR).resize(view.size, Image.Resampling.BICUBIC)
     if rng.random() < settings.jpeg:
         data = io.BytesIO()

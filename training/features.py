@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from serving.contract import IMAGE_SIZE
 from serving.images import load
 from training.augment import augment
 from training.config import TrainConfig, to_values
@@ -50,7 +51,6 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
     directions = _directions(config, model, pixels, folder / "directions.npz")
     set_directions(model, directions)
-    extractor = build_extractor(model, config.shape, CUT)
     labelled = sum(record.part != OTHER for record in records)
 
     def plain(i: int) -> NDArray[np.uint8]:
@@ -60,6 +60,8 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
         if not (folder / f"features_{view}.npy").exists():
             count = len(records) if view == 0 else labelled
             make = plain if view == 0 else _augmented(config, records, view)
+            side = IMAGE_SIZE if view == 0 else config.augmentation.side
+            extractor = build_extractor(model, config.shape, CUT, side=side)
             _write_view(extractor, make, count, labelled, folder, view, config.batch)
     return Features(
         directions,

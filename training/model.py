@@ -251,35 +251,48 @@ def build_model(shape: ModelShape, *, weights: str = "random", precision: str = 
     return keras.Model(images, {**answer, HEATMAPS: maps(blocks), FEATURES: features}, name="culture")
 
 
-def build_extractor(model: keras.Model, shape: ModelShape, cut: int) -> keras.Model:
-    """Images -> features [N, F] and what block `cut` is given, [N, h, w, K]: what fine-tuning from there on needs."""
-    taps = model.get_layer("backbone")
-    inner = keras.Model(taps.input, [*taps.outputs, taps.get_layer(f"block{cut}_conv1").input])
-    images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
-    *blocks, given = inner(model.get_layer("preprocessing")(images))
-    read = [model.get_layer(f"texture{n}")(x) for n, x in zip(shape.blocks, blocks, strict=True)]
-    return keras.Model(images, [keras.layers.Concatenate(dtype="float32")(read) if len(read) > 1 else read[0], given])
+def build_extractor(model: keras.Model, shape: ModelShape, cut: int, *, side: int = IMAGE_SIZE) -> keras.Model:
+    """Images [N, side, side, 3] -> features [N, F] and what block `cut` is given, [N, h, w, K].
+
+    That is what fine-tuning from `cut` on needs. The layers are the model's own.
+    """
+    images = keras.Input((side, side, 3))
+    x, given = model.get_layer("preprocessing")(images), None
+    read = []
+    for block in CONVOLUTIONS:
+        given = x if block == cut else given
+        x, texture = _run_block(model, block, x)
+        read += texture
+    return keras.Model(images, [_joined(read), given])
 
 
-def build_tail(model: keras.Model, shape: ModelShape, cut: int, *, dropout: float) -> keras.Model:
+def build_tail(model: keras.Model, shape: ModelShape, cut: int, *, side: int, dropout: float) -> keras.Model:
     """The part of `model` from block `cut` on, sharing its weights, for training on what `build_extractor` gave.
 
-    Inputs: what block `cut` is given, and the features of the blocks before it. Output: logits.
+    Inputs: what block `cut` is given, [N, side, side, K], and the features of the blocks before it. Output: logits.
     """
-    taps, lower = model.get_layer("backbone"), [block for block in shape.blocks if block < cut]
-    given = keras.Input(taps.get_layer(f"block{cut}_conv1").input.shape[1:], name="given")
-    known = keras.Input((sum(shape.features_of(block) for block in lower),), name="lower_features")
-    x, read = given, [known] if lower else []
-    for block in range(cut, 6):
-        for number in range(1, CONVOLUTIONS[block] + 1):
-            x = taps.get_layer(f"block{block}_conv{number}")(x)
-        if block in shape.blocks:
-            read.append(model.get_layer(f"texture{block}")(x))
-        if block < 5:
-            x = taps.get_layer(f"block{block}_pool")(x)
-    features = keras.layers.Concatenate(dtype="float32")(read) if len(read) > 1 else read[0]
-    logits = HeadLogits(model.get_layer("head"), dropout, name="logits")(features)
+    given = keras.Input((side, side, CHANNELS[cut - 1]), name="given")
+    known = keras.Input((sum(shape.features_of(block) for block in shape.blocks if block < cut),), name="lower_features")
+    x, read = given, [known]
+    for block in range(cut, len(CONVOLUTIONS) + 1):
+        x, texture = _run_block(model, block, x)
+        read += texture
+    logits = HeadLogits(model.get_layer("head"), dropout, name="logits")(_joined(read))
     return keras.Model([given, known], logits, name="tail")
+
+
+def _run_block(model: keras.Model, block: int, x: Any) -> tuple[Any, list[Any]]:
+    """A block of the model on another input: what the next block is given, and what the head reads of this one."""
+    taps, read = model.get_layer("backbone"), []
+    for number in range(1, CONVOLUTIONS[block] + 1):
+        x = taps.get_layer(f"block{block}_conv{number}")(x)
+    if any(layer.name == f"texture{block}" for layer in model.layers):
+        read.append(model.get_layer(f"texture{block}")(x))
+    return ops.max_pool(x, 2), read  # as VGG16 does between blocks
+
+
+def _joined(read: list[Any]) -> Any:
+    return keras.layers.Concatenate(dtype="float32")(read) if len(read) > 1 else read[0]
 
 
 def last_convolution(block: int) -> str:

@@ -1,0 +1,144 @@
+"""What a run, or a SavedModel, is worth on the validation pictures: every number for every part, beside two baselines.
+
+RUN/evaluation.json    all numbers
+RUN/report.md          the same for people
+RUN/*.png              confusion, reliability, risk and coverage, mistakes (the last shows pictures: keep it private)
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from serving import contract
+from training import baselines, plots
+from training.calibrate import cross_calibrated
+from training.config import TrainConfig, from_values
+from training.fit import CHECKPOINT, RUN, load_answers
+from training.checkpoint import load_release
+from training.metrics import Floats, per_class, reliability, summary
+from training.prepare import load_prepared
+from training.records import ARTIST, OTHER, RANDOM, SOURCE, TRAIN, Record
+from training.report import write_report
+
+EVALUATION: Final = "evaluation.json"
+# Slices of the validation pictures that are reported, in this order.
+SLICES: Final[dict[str, Callable[[Record], bool]]] = {
+    "random": lambda r: r.part == RANDOM,
+    "artist-disjoint": lambda r: r.part == ARTIST,
+    "source-disjoint": lambda r: r.part == SOURCE,
+    "all": lambda r: True,
+    "colour": lambda r: not r.grey,
+    "greyscale": lambda r: r.grey,
+    "paintings, prints, drawings": lambda r: not r.is_object,
+    "objects": lambda r: r.is_object,
+}
+
+
+def evaluate(run: Path, *, model: Path | None = None, floor: bool = True) -> dict[str, Any]:
+    """Measure the run's answers, or those of the version directory `model`, and write the report. Returns all numbers.
+
+    A run's answers are calibrated by the other half of the validation pictures each, so that no temperature is measured
+    on the pictures that it was fitted to. A SavedModel's probabilities are taken as they come.
+    """
+    facts = json.loads((run / RUN).read_text()) if (run / RUN).exists() else {}
+    answers = load_answers(run)
+    config = from_values(facts["config"])
+    records, pixels, split = load_prepared(config.prepared)
+    if split["digest"] != facts["split"]:
+        raise ValueError(f"{run} was trained on another split than {config.prepared} holds")
+    chosen, truth = [records[i] for i in answers.rows], answers.truth
+    if model is None:
+        found = cross_calibrated(answers.logits, truth, [half(record) for record in chosen])
+    else:
+        found = ask_saved_model(model, pixels, answers.rows, config.labels)
+    report = {
+        "run": str(run.name),
+        "answers": "the run's logits, calibrated by the other half" if model is None else "the SavedModel's probabilities",
+        "model": measure(found, truth, chosen, config),
+        "baselines": _baselines(config, records, pixels, answers.rows, truth, chosen) if floor else {},
+        "per_class": per_class(found, truth, config.labels),
+        "reliability": reliability(found, truth),
+        "stages": facts["stages"],
+        "leaks": facts["leaks"],
+        "calibration": vars(load_release(run / CHECKPOINT).calibration),
+    }
+    out = run if model is None else run / f"saved_model_{model.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / EVALUATION).write_text(json.dumps(report, indent=1) + "\n")
+    plots.confusion_matrix(found, truth, config.labels, out / "confusion.png")
+    plots.reliability_diagram(found, truth, out / "reliability.png")
+    plots.risk_coverage_curves({name: _part(found, truth, chosen, name) for name in list(SLICES)[:3]}, out / "coverage.png")
+    plots.mistakes(found, truth, [pixels[i] for i in answers.rows], config.labels, out / "mistakes.png")
+    write_report(report, config.labels, out / "report.md")
+    return report
+
+
+def half(record: Record) -> int:
+    """0 or 1, the same for all pictures of a group: which half of the validation pictures it belongs to."""
+    return hashlib.sha256(record.group.encode()).digest()[0] % 2
+
+
+def measure(found: Floats, truth: NDArray[np.int64], chosen: Sequence[Record], config: TrainConfig) -> dict[str, Any]:
+    """`training.metrics.summary` of every slice that holds a picture."""
+    parts = {name: _part(found, truth, chosen, name) for name in SLICES}
+    return {
+        name: summary(*part, target_accuracy=config.target_accuracy) for name, part in parts.items() if len(part[1])
+    }
+
+
+def ask_saved_model(
+    directory: Path, pixels: NDArray[np.uint8], rows: NDArray[np.int64], labels: tuple[str, ...], *, batch: int = 8
+) -> Floats:
+    """Probabilities [R, C] of a version directory, through its signature. Raises ValueError when its labels are others."""
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(str(directory)).signatures[contract.SERVING]
+    found = []
+    for first in tqdm(range(0, len(rows), batch), "SavedModel", unit="batch", mininterval=5):
+        answer = signature(images=tf.constant(pixels[rows[first : first + batch]]))
+        names = tuple(name.decode() for name in answer[contract.LABELS].numpy()[0])
+        if names != labels:
+            raise ValueError(f"{directory} answers with {', '.join(names)}, the run with {', '.join(labels)}")
+        found.append(answer[contract.PROBABILITIES].numpy())
+    return np.concatenate(found)
+
+
+def _part(
+    found: Floats, truth: NDArray[np.int64], chosen: Sequence[Record], name: str
+) -> tuple[Floats, NDArray[np.int64]]:
+    mask = np.array([SLICES[name](record) for record in chosen])
+    return found[mask], truth[mask]
+
+
+def _baselines(
+    config: TrainConfig,
+    records: Sequence[Record],
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    chosen: Sequence[Record],
+) -> dict[str, Any]:
+    known = np.flatnonzero([record.part == TRAIN for record in records])
+    labels = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
+    classes = len(config.labels)
+    usual = baselines.majority(labels, train=known, rows=rows, classes=classes)
+    original = baselines.original_recipe(
+        pixels,
+        labels,
+        train=known,
+        rows=rows,
+        classes=classes,
+        base_weights=config.base_weights,
+        precision=config.precision,
+        batch=config.batch,
+    )
+    return {
+        "majority class": measure(usual, truth, chosen, config),
+        "original recipe": measure(original, truth, chosen, config),
+    }
