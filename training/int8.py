@@ -62,7 +62,7 @@ def write_ranges(release_dir: Path, prepared: Path, *, pictures: int, batch: int
     Raises:
         ValueError: There are fewer training pictures.
     """
-    from training.prepare import PIXELS, RECORDS  # which pictures come with is not what an export needs to know
+    from training.prepare import PIXELS, RECORDS  # needs the training environment, as an export does not
 
     training = [row for row, record in enumerate(load_records(prepared / RECORDS)) if record.part == TRAIN]
     if len(training) < pictures:

@@ -26,6 +26,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server import flags
+from serving.server.engine import Engine
 from serving.server.server import Server
 from serving.server.tensorflow_engine import TensorFlowEngine
 
@@ -160,13 +161,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(argv: Sequence[object], *, until_available: bool = True) -> Iterator[Client]:
+def running(argv: Sequence[object], *, until_available: bool = True, engine: Engine | None = None) -> Iterator[Client]:
     """A server with this command line in a thread of this process; ports are added."""
     rest_port = free_port()
     options = flags.parse(
         [*map(str, argv), "--port=0", f"--rest_api_port={rest_port}", "--file_system_poll_wait_seconds=0.05"]
     )
-    engine = TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision="float32")
+    engine = engine or TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision="float32")
     port: Future[int] = Future()
     stop = asyncio.Event()
     loop = asyncio.new_event_loop()

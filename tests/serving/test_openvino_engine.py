@@ -1,0 +1,135 @@
+"""The int8 engine, on a graph that is made in a second: what it answers is what the graph says."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from serving.server import flags
+from serving.server.config import ConfigError
+from serving.server.errors import InvalidArgument
+
+ov = pytest.importorskip("openvino", reason="the extra int8 is not installed")
+
+from openvino import opset13 as op  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.serving.running import Client
+
+SIGNATURES = {"serving_default": "mean,word", "explain": "mean,word,largest"}
+
+
+def save(directory: Path, signatures: dict[str, str]) -> Path:
+    """A version directory: mean and largest value of each picture uint8 [N, 2, 2, 3], and a word for each."""
+    pictures = op.parameter(ov.PartialShape([-1, 2, 2, 3]), np.uint8, name="images")
+    pictures.output(0).set_names({"images"})
+    numbers, inside = op.convert(pictures, "f32"), np.array([1, 2, 3])
+    mean = op.reduce_mean(numbers, inside)
+    is_light = op.convert(op.greater(mean, op.constant(np.float32(100))), "i32")
+    words = ov.op.Constant(ov.Tensor(np.array(["dark", "light"])))
+    outputs = {
+        "mean": mean,
+        "word": op.gather(words, is_light, op.constant(np.int32(0))),
+        "largest": op.reduce_max(numbers, inside),
+    }
+    for name, node in outputs.items():
+        node.output(0).set_names({name})
+    graph = ov.Model([op.result(node, name=name) for name, node in outputs.items()], [pictures], "tiny")
+    for name, names in signatures.items():
+        graph.set_rt_info(names, ["signatures", name])
+    directory.mkdir(parents=True)
+    ov.save_model(graph, directory / "model.xml")
+    return directory
+
+
+def pictures(*greys: int) -> dict[str, Any]:
+    return {"images": np.stack([np.full((2, 2, 3), grey, np.uint8) for grey in greys])}
+
+
+def load(directory: Path, *, runs: int = 1) -> Any:
+    from serving.server.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(threads=1, runs=runs).load(directory)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("ir") / "tiny/1", SIGNATURES)
+
+
+@pytest.fixture(scope="module")
+def server(directory: Path) -> "Iterator[Client]":
+    from serving.server.openvino_engine import OpenVinoEngine
+    from tests.serving.running import running
+
+    monitoring = directory.parents[1] / "monitoring.config"
+    monitoring.write_text("prometheus_config { enable: true }")
+    argv = ["--model_name=tiny", f"--model_base_path={directory.parent}", f"--monitoring_config_file={monitoring}"]
+    with running(argv, engine=OpenVinoEngine(threads=1, runs=1)) as client:
+        yield client
+
+
+def test_each_signature_answers_with_the_outputs_that_the_graph_notes(directory: Path) -> None:
+    servable = load(directory)
+    found = {name: set(servable.run(name, pictures(7))) for name in servable.signatures}
+    assert found == {name: set(outputs.split(",")) for name, outputs in SIGNATURES.items()}
+
+
+def test_a_graph_without_notes_has_one_signature_with_everything(tmp_path: Path) -> None:
+    servable = load(save(tmp_path / "1", {}))
+    assert set(servable.run("serving_default", pictures(7))) == {"mean", "word", "largest"}
+
+
+def test_words_are_bytes_as_tensorflow_has_them(directory: Path) -> None:
+    assert load(directory).run("serving_default", pictures(7, 200))["word"].tolist() == [b"dark", b"light"]
+
+
+def test_an_answer_stays_when_the_next_run_comes(directory: Path) -> None:
+    servable = load(directory)
+    first = servable.run("serving_default", pictures(7))
+    servable.run("serving_default", pictures(200))
+    assert first["mean"].tolist() == [7]
+
+
+def test_threads_get_the_answers_to_their_own_pictures(directory: Path) -> None:
+    servable = load(directory, runs=2)
+    greys = list(range(200))
+    with ThreadPoolExecutor(8) as pool:
+        means = list(pool.map(lambda grey: servable.run("serving_default", pictures(grey))["mean"][0], greys))
+    assert means == greys
+
+
+def test_values_that_do_not_fit_are_an_invalid_argument(directory: Path) -> None:
+    with pytest.raises(InvalidArgument):
+        load(directory).run("serving_default", {"images": np.zeros((1, 3, 3, 3), np.uint8)})
+
+
+def test_a_folder_without_a_graph_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"has no model\.xml"):
+        load(tmp_path)
+
+
+def test_predict_over_grpc(server: "Client") -> None:
+    assert server.predict(pictures(7, 200), name="tiny")["word"].tolist() == [b"dark", b"light"]
+
+
+def test_a_wrong_shape_over_grpc_names_what_is_expected(server: "Client") -> None:
+    refused = server.refused({"images": np.zeros((1, 3, 3, 3), np.uint8)}, name="tiny")
+    assert refused == ("INVALID_ARGUMENT", "input 'images' has shape [1,3,3,3], expected [-1,2,2,3]")
+
+
+def test_metadata_over_grpc_names_the_signatures(server: "Client") -> None:
+    assert set(server.metadata("signature_def", name="tiny").signature_def) == set(SIGNATURES)
+
+
+def test_the_engine_shows_in_the_metrics(server: "Client") -> None:
+    assert server.metric("whence_server_info", engine="openvino", precision="int8") == 1
+
+
+def test_bfloat16_with_the_int8_engine_is_refused(directory: Path) -> None:
+    argv = [f"--model_base_path={directory.parent}", "--engine=openvino-int8", "--mixed_precision=bfloat16"]
+    with pytest.raises(ConfigError, match="--mixed_precision is bfloat16"):
+        flags.parse(argv)
