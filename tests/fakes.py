@@ -132,8 +132,15 @@ class Hang:
 class FaultyModelServer:
     """The server. `behaviour` answers what the script does not."""
 
-    def __init__(self, address: str = "127.0.0.1:0", *, behaviour: Behaviour = good) -> None:
+    def __init__(
+        self,
+        address: str = "127.0.0.1:0",
+        *,
+        behaviour: Behaviour = good,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self.behaviour = behaviour
+        self._credentials = credentials
         self.states = {7: "AVAILABLE"}
         self.status_code: grpc.StatusCode | None = None  # instead of the states
         self.calls: list[Call] = []
@@ -158,7 +165,10 @@ class FaultyModelServer:
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
         self._server = grpc.server(ThreadPoolExecutor(128), options=options)
         self._server.add_generic_rpc_handlers((_Handler(self),))
-        self.port = self._server.add_insecure_port(self.address)
+        if self._credentials:
+            self.port = self._server.add_secure_port(self.address, self._credentials)
+        else:
+            self.port = self._server.add_insecure_port(self.address)
         self._server.start()
 
     def kill(self) -> None:
