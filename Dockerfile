@@ -130,6 +130,7 @@ ENV TF_CPP_MIN_LOG_LEVEL=2
 EXPOSE 8500 8501
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["/usr/local/bin/model-ready"]
 CMD ["python", "-m", "serving.server", \
+     "--host=0.0.0.0", \
      "--port=8500", \
      "--rest_api_port=8501", \
      "--model_config_file=/etc/whence/models.config", \
