@@ -47,7 +47,7 @@ def test_an_accepted_answer_names_the_culture(page: Page) -> None:
 
 def test_an_answer_names_model_version_and_request(page: Page) -> None:
     choose(page, PICTURE)
-    expect(card(page).locator(".record")).to_have_text(re.compile(r"Model culture, version 7\. Request [\w-]+"))
+    expect(card(page).locator(".record")).to_have_text(re.compile(r"Model culture, version 7\s+Request [\w-]+"))
 
 
 def test_the_picture_itself_is_shown(page: Page) -> None:

@@ -14,9 +14,11 @@ export class Problem extends Error {
   }
 }
 
-/** The model's answer for one picture (a Blob), unless `signal` aborts it: `{requestId, model: {name, version}, culture, probability, decision, top}`. */
-export async function classify(picture, signal) {
-  const response = await post(picture, signal);
+/** The model's answer for one picture (a Blob), unless `signal` aborts it: `{requestId, model, culture, probability, decision,
+ * top, explanation}`. `explain` is a list of the API's kinds; `culture` is whose heat map. */
+export async function classify(picture, signal, { explain = ["decision"], culture } = {}) {
+  const query = new URLSearchParams({ explain: explain.join(","), ...(culture && { culture }) });
+  const response = await post(`/v1/predict?${query}`, picture, signal);
   const reply = await response.json().catch(() => null);
   const requestId = reply?.request_id ?? response.headers.get("X-Request-ID");
   const prediction = reply?.predictions?.[0];
@@ -31,9 +33,9 @@ export async function classify(picture, signal) {
   return { requestId, model: reply.model, ...prediction };
 }
 
-async function post(picture, signal) {
+async function post(address, picture, signal) {
   try {
-    return await fetch("/v1/predict?explain=decision", {
+    return await fetch(address, {
       method: "POST",
       body: picture,
       // The service goes by the bytes. The browser's guess from the file's name would only be one more thing to be wrong.

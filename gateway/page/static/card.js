@@ -1,5 +1,6 @@
 // One picture and its answer: the card's life is waiting -> answered or failed, and after "Try again" waiting once more.
 
+import { Evidence } from "./evidence.js";
 import { share, worded } from "./words.js";
 
 const REST = 0.005; // below half a percent, what the service left out of `top` is not worth a bar
@@ -11,10 +12,13 @@ export class Card {
     this.removed = new AbortController();
     this.element = document.getElementById("card").content.cloneNode(true).firstElementChild;
     this.#draw();
+    this.#evidence = new Evidence((name) => this.#part(name), submission.picture, this.removed.signal);
     this.#part("again").addEventListener("click", () => onAgain(this));
     this.#part("remove").addEventListener("click", () => onRemove(this));
     this.waiting();
   }
+
+  #evidence;
 
   /** Fulfilled with the card when the picture has its size on the page, or can have none. */
   drawn() {
@@ -32,7 +36,8 @@ export class Card {
     const { sample } = this.submission;
     this.#write("reference", sample ? `The Met catalogues it as ${sample.culture}.` : "");
     this.#part("bars").replaceChildren(...bars(answer.top ?? []));
-    this.#write("record", `Model ${answer.model.name}, version ${answer.model.version}. Request ${answer.requestId}`);
+    this.#evidence.offer(answer);
+    this.#write("record", `Model ${answer.model.name}, version ${answer.model.version}\nRequest ${answer.requestId}`);
     return `${this.submission.name}: ${words.spoken}`;
   }
 
@@ -62,6 +67,7 @@ export class Card {
     this.#part("caption").replaceChildren(...(sample ? credit(sample) : [name]));
     this.#part("remove").setAttribute("aria-label", `Remove ${name}`);
     this.#part("again").setAttribute("aria-label", `Try again: ${name}`);
+    this.#part("look").setAttribute("aria-label", `Where did it look? ${name}`);
   }
 
   #state(state, { overline, verdict, meaning }) {
@@ -74,6 +80,7 @@ export class Card {
     this.#write("record", "");
     this.#part("bars").replaceChildren();
     this.#part("again").hidden = true;
+    this.#evidence.offer(null);
   }
 
   #write(part, text) {

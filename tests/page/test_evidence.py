@@ -1,0 +1,125 @@
+"""Where the model looked and what it resembles, from a servable whose maps are the picture's own colour channels."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from gateway import create_app
+from gateway.settings import Settings
+from serving import index
+from serving.index import ArtObject
+from tests.explaining import RELEASE, explaining
+from tests.fakes import FaultyModelServer, fail
+from tests.listening import listening
+from tests.page.conftest import Service
+
+OBJECTS = (
+    ArtObject(title="Red vase", artist="Rosa", culture="red", source="The Museum", url="https://example.org/1"),
+    ArtObject(title="Green vase", culture="green", url="javascript:alert(1)"),
+    ArtObject(title="Blue <b>vase</b>", culture="blue"),
+)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    folder = tmp_path / "7"
+    folder.mkdir()
+    axes = np.eye(3, dtype=np.float32)
+    index.write(folder, OBJECTS, axes, model_name="culture", model_version=7, release_sha256=RELEASE)
+    with FaultyModelServer(behaviour=explaining) as server:
+        app = create_app(Settings(backend=server.address, index=str(tmp_path)))
+        with listening(app) as url:
+            yield Service(url, server)
+        app.extensions["whence"].close()
+
+
+@pytest.fixture
+def answered(page: Page) -> Page:
+    """The page with an answer for a picture that is red on the left and blue on the right."""
+    pixels = np.zeros((224, 224, 3), np.uint8)
+    pixels[:, :144, 0], pixels[:, 144:, 2] = 255, 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    page.set_input_files("#file", {"name": "halves.png", "mimeType": "image/png", "buffer": file.getvalue()})
+    expect(page.locator(".verdict")).to_have_text("red")
+    return page
+
+
+def look(page: Page) -> None:
+    page.get_by_role("button", name="Where did it look?").click()
+    expect(page.locator(".heat")).to_be_visible()
+
+
+def darkness(page: Page, x: int) -> int:
+    """0 to 255, in the middle of the map, `x` of its 224 pixels from the left."""
+    alpha: int = page.locator(".heat").evaluate(f"e => e.getContext('2d').getImageData({x}, 112, 1, 1).data[3]")
+    return alpha
+
+
+def test_evidence_is_asked_for_only_when_wanted(answered: Page, service: Service) -> None:
+    assert [call.request.model_spec.signature_name for call in service.server.calls] == ["serving_default"]
+
+
+def test_light_falls_where_the_picture_spoke_for_the_culture(answered: Page) -> None:
+    look(answered)
+    assert [darkness(answered, 40), darkness(answered, 200)] == [0, 255]
+
+
+def test_another_culture_may_be_chosen(answered: Page) -> None:
+    look(answered)
+    answered.get_by_label("Where it looked for").select_option("blue")
+    expect(answered.locator(".evidence-words")).to_contain_text("spoke for blue")
+    assert [darkness(answered, 40), darkness(answered, 200)] == [255, 0]
+
+
+def test_the_darkness_lies_exactly_on_the_picture(answered: Page) -> None:
+    look(answered)
+    assert answered.locator(".heat").bounding_box() == answered.locator(".shown").bounding_box()
+
+
+def test_the_darkness_can_be_taken_away(answered: Page) -> None:
+    look(answered)
+    answered.get_by_label("Darkness elsewhere").fill("0")
+    expect(answered.locator(".heat")).to_have_css("opacity", "0")
+
+
+def test_the_focus_goes_on_to_the_choice_of_cultures(answered: Page) -> None:
+    answered.get_by_role("button", name="Where did it look?").press("Enter")
+    expect(answered.get_by_label("Where it looked for")).to_be_focused()
+
+
+def test_the_objects_it_resembles_are_listed_nearest_first(answered: Page) -> None:
+    look(answered)
+    expect(answered.locator(".neighbour-list > li")).to_contain_text(["Red vase", "Blue <b>vase</b>", "Green vase"])
+
+
+def test_only_addresses_of_the_web_become_links(answered: Page) -> None:
+    look(answered)
+    links = answered.locator(".neighbour-list a")
+    expect(links).to_have_count(1)
+    expect(links).to_have_attribute("href", "https://example.org/1")
+
+
+def test_evidence_that_cannot_be_had_is_told_in_words(answered: Page, service: Service) -> None:
+    service.server.script(*[fail(grpc.StatusCode.UNAVAILABLE)] * 3)
+    answered.get_by_role("button", name="Where did it look?").click()
+    expect(answered.locator(".evidence-words")).to_contain_text("The model is not available at the moment")
+
+
+def test_axe_finds_nothing_in_the_evidence(answered: Page) -> None:
+    look(answered)
+    results = Axe().run(answered)
+    assert results.violations_count == 0, results.generate_report()
+
+
+def test_evidence_needs_no_sideways_scrolling_on_a_phone(answered: Page) -> None:
+    answered.set_viewport_size({"width": 320, "height": 700})
+    look(answered)
+    assert answered.evaluate("document.documentElement.scrollWidth") == 320
