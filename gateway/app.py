@@ -12,6 +12,8 @@ from gateway.classify import Classifier
 from gateway.client import PredictionClient
 from gateway.errors import BadRequest
 from gateway.explanations import Explainer
+from gateway.health import Readiness
+from gateway.inference import Inference
 from gateway.metrics import Metrics
 from gateway.neighbours import Neighbours
 from gateway.page import page
@@ -38,8 +40,10 @@ def create_app(settings: Settings | None = None, client: PredictionClient | None
     _begin_and_end(app, settings, metrics)
     access.install(app, settings)
     headers.install(app, settings)
-    app.register_blueprint(Predictions(settings, classifier, explainer, metrics).blueprint())
-    app.register_blueprint(health.blueprint(client))
+    app.register_blueprint(Predictions(settings, classifier, explainer).blueprint())
+    readiness = Readiness(client)
+    app.register_blueprint(health.blueprint(readiness))
+    app.register_blueprint(Inference(settings, classifier, client, readiness).blueprint())
     app.register_blueprint(models.blueprint(settings, client))
     app.register_blueprint(docs.blueprint(settings))
     app.get("/metrics")(metrics.response)

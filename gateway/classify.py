@@ -1,7 +1,8 @@
 """Pictures to predictions: decode each, ask the model for all of them at once. Knows nothing of HTTP."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 from gateway import errors
 from gateway.client import PredictionClient
 from gateway.context import Context
-from gateway.limits import Gate, Slots
+from gateway.limits import Account, ByteBudget, Gate, Slots
 from gateway.metrics import Metrics
-from gateway.replies import Prediction
+from gateway.replies import Prediction, Reply
 from gateway.settings import Settings
 from gateway.watch import Watch
 from serving import contract, images
@@ -40,25 +41,46 @@ class Classifier:
         self._metrics = metrics
         self._watch = Watch(settings, metrics)
         self.decoders = Slots(settings.decode_threads)
+        self._bytes = ByteBudget(settings.max_held_bytes)
         self.gate = Gate(settings.max_in_flight, max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s)
+
+    @contextmanager
+    def admitted(self, context: Context) -> Iterator[Account]:
+        """A place among the requests, and an account for the bytes of the body. Raises Overloaded or Expired."""
+        with ExitStack() as held:
+            with context.stage("wait"):
+                held.enter_context(self.gate.place(context.deadline))
+            held.enter_context(self._metrics.in_flight.track_inprogress())
+            yield held.enter_context(self._bytes.account())
 
     def classify(self, uploads: Sequence[bytes], context: Context, *, signature: str = contract.SERVING) -> Answer:
         """What the model says about each picture. A picture that cannot be decoded gets its problem as its result.
 
         Raises Expired, ModelUnavailable, ModelTimeout or ContractBroken for all of them together.
         """
-        decoded = [self._decode(data, context) for data in uploads]
+        decoded = self.decode(uploads, context)
         pixels = [None if isinstance(each, errors.Problem) else each for each in decoded]
         seen = [each for each in pixels if each is not None]
         if not seen:
             return Answer([each for each in decoded if isinstance(each, errors.Problem)], None, pixels)
-        predictions, version = self.ask(np.stack(seen), context, signature)
-        answers = iter(predictions)
+        reply = self.ask(np.stack(seen), context, signature=signature)
+        answers = iter(reply.predictions)
         results = [each if isinstance(each, errors.Problem) else next(answers) for each in decoded]
-        return Answer(results, version, pixels)
+        return Answer(results, reply.version, pixels)
 
-    def ask(self, pixels: NDArray[np.uint8], context: Context, signature: str) -> tuple[tuple[Prediction, ...], int]:
-        """The model's predictions for uint8 [N, 224, 224, 3] and its version. Raises as `classify`."""
+    def decode(self, uploads: Sequence[bytes], context: Context) -> list[NDArray[np.uint8] | errors.Problem]:
+        """Pixels, uint8 [224, 224, 3], or the problem to tell, for each picture. Raises Expired."""
+        return [self._decode(data, context) for data in uploads]
+
+    def ask(
+        self,
+        pixels: NDArray[np.uint8],
+        context: Context,
+        *,
+        signature: str = contract.SERVING,
+        version: int | None = None,
+    ) -> Reply:
+        """The model's reply to uint8 [N, 224, 224, 3]. Raises as `classify`, and NotFound for an unknown `version`."""
         watched = self._watch.wants()
         start = time.monotonic()
         try:
@@ -68,6 +90,7 @@ class Classifier:
                     deadline=context.deadline,
                     metadata=_metadata(context),
                     signature=contract.EXPLAIN if watched else signature,
+                    version=version,
                     given_up=context.hung_up,
                 )
         finally:
@@ -78,7 +101,7 @@ class Classifier:
             self._watch.look(reply)
         for prediction in reply.predictions:
             self._metrics.saw_prediction(prediction.culture, prediction.decision, prediction.probability)
-        return reply.predictions, reply.version
+        return reply
 
     def _decode(self, data: bytes, context: Context) -> NDArray[np.uint8] | errors.Problem:
         """Pixels, or the problem to tell. Raises Expired."""

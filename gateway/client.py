@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 from gateway import replies, wire
 from gateway.backends import SILENCE_S, Backend, Backends
 from gateway.context import Deadline
-from gateway.errors import ClientGone, ContractBroken, Expired, ModelTimeout, ModelUnavailable, Problem
+from gateway.errors import (
+    ClientGone,
+    ContractBroken,
+    Expired,
+    ModelTimeout,
+    ModelUnavailable,
+    NotFound,
+    NotLoaded,
+    Problem,
+)
 from gateway.metrics import Metrics
 from gateway.retries import RetryBudget
 from gateway.settings import Settings, SettingsError
@@ -56,7 +65,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 _PROBLEMS: Final[dict[grpc.StatusCode, tuple[type[Problem], str]]] = {
     grpc.StatusCode.UNAVAILABLE: (ModelUnavailable, "the model server is away or full"),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (ModelUnavailable, "the model server is full"),
-    grpc.StatusCode.NOT_FOUND: (ModelUnavailable, "the model is not loaded"),
+    grpc.StatusCode.NOT_FOUND: (NotLoaded, "the model is not loaded"),
     grpc.StatusCode.CANCELLED: (ModelUnavailable, "the model server gave up the request, as one that stops does"),
     grpc.StatusCode.DEADLINE_EXCEEDED: (ModelTimeout, "the model did not answer in time"),
 }
@@ -168,20 +177,29 @@ class PredictionClient:
         deadline: Deadline,
         metadata: tuple[tuple[str, str], ...] = (),
         signature: str = contract.SERVING,
+        version: int | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> replies.Reply:
-        """The model's answer to uint8 [N, 224, 224, 3], RGB. Asks `given_up` now and then whether it is still wanted.
+        """The model's answer to uint8 [N, 224, 224, 3], RGB; without `version` that of the newest one.
 
-        Raises ModelUnavailable, ModelTimeout, Expired, ClientGone or ContractBroken.
+        Asks `given_up` now and then whether the answer is still wanted. Raises ModelUnavailable, ModelTimeout, Expired,
+        ClientGone, ContractBroken, or NotFound for a `version` that is not there.
         """
-        request = pb.PredictRequest(
-            model_spec=pb.ModelSpec(name=self._settings.model_name, signature_name=signature),
-            inputs={contract.INPUT: to_proto(images)},
-        )
+        spec = pb.ModelSpec(name=self._settings.model_name, signature_name=signature)
+        if version is not None:
+            spec.version.value = version
+        request = pb.PredictRequest(model_spec=spec, inputs={contract.INPUT: to_proto(images)})
         self._budget.deposit()
         self._metrics.retry_budget.set(self._budget.ratio)
-        response = self._ask(_Question(request, deadline, metadata, given_up))
+        try:
+            response = self._ask(_Question(request, deadline, metadata, given_up))
+        except NotLoaded as problem:
+            if version is None:
+                raise
+            raise NotFound(f"there is no version {version}") from problem
         reply = replies.read(response, rows=len(images), model_name=self._settings.model_name, signature=signature)
+        if version not in (None, reply.version):
+            raise ContractBroken(f"version {reply.version} answered instead of {version}")
         self._metrics.saw_version(self._settings.model_name, reply.version)
         self.answered = time.monotonic()
         return reply

@@ -51,7 +51,10 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The whole HTTP answer."""
-        body = json.dumps({**self.document(), "request_id": context.current().request_id})
+        members = {**self.document(), "request_id": context.current().request_id}
+        if request.path.startswith("/v2"):  # where the Open Inference Protocol has a member of its own for it
+            members["error"] = self.detail
+        body = json.dumps(members)
         answer = Response(body, status=self.status, content_type=MEDIA_TYPE, headers=self.headers)
         if self.retry_after_s is not None and "Retry-After" not in answer.headers:
             # Jitter, so that those turned away together do not come back together. Whole seconds: RFC 9110, 10.2.3.
@@ -164,6 +167,10 @@ class ModelUnavailable(Problem):
     slug, status, title = "model-unavailable", 503, "The model is not available at the moment"
     when = "the model server is away, full, or has not loaded the model; `Retry-After` says when to come again"
     retry_after_s = 2.0
+
+
+class NotLoaded(ModelUnavailable):
+    """The model server is there, but has not loaded the model."""
 
 
 class NotReady(Problem):

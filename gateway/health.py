@@ -60,10 +60,9 @@ class Readiness:
         return None
 
 
-def blueprint(client: PredictionClient) -> Blueprint:
+def blueprint(readiness: Readiness) -> Blueprint:
     """The two routes."""
     routes = Blueprint("health", __name__)
-    readiness = Readiness(client)
 
     @routes.get("/healthz")
     def live() -> Response:

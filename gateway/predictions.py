@@ -2,7 +2,6 @@
 
 import json
 import re
-from contextlib import ExitStack
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -11,8 +10,6 @@ from gateway import context, explanations, uploads
 from gateway.classify import Answer, Classifier
 from gateway.errors import BadRequest, Problem, of_picture
 from gateway.explanations import Explainer, Seen, Wish
-from gateway.limits import ByteBudget
-from gateway.metrics import Metrics
 from gateway.replies import Prediction
 from gateway.settings import Settings
 from serving.images import ImageError
@@ -24,12 +21,10 @@ NOTHING_MORE: Final = Wish()
 class Predictions:
     """The two routes and what they share."""
 
-    def __init__(self, settings: Settings, classifier: Classifier, explainer: Explainer, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, classifier: Classifier, explainer: Explainer) -> None:
         self._settings = settings
         self._classifier = classifier
         self._explainer = explainer
-        self._metrics = metrics
-        self._bytes = ByteBudget(settings.max_held_bytes)
 
     def blueprint(self) -> Blueprint:
         """The routes."""
@@ -84,11 +79,7 @@ class Predictions:
     def _answer(self, wish: Wish = NOTHING_MORE) -> tuple[list[uploads.Upload], Answer]:
         """Read the request and classify its pictures, inside all limits."""
         now = context.current()
-        with ExitStack() as held:
-            with now.stage("wait"):
-                held.enter_context(self._classifier.gate.place(now.deadline))
-            held.enter_context(self._metrics.in_flight.track_inprogress())
-            account = held.enter_context(self._bytes.account())
+        with self._classifier.admitted(now) as account:
             with now.stage("read"):
                 sent = uploads.read(request, self._settings, now, account)
             return sent, self._classifier.classify([upload.data for upload in sent], now, signature=wish.signature)

@@ -51,6 +51,7 @@ class Reply:
     """The model server's answer to one batch."""
 
     version: int  # the one that really answered
+    labels: tuple[str, ...]  # in the model's own order
     predictions: tuple[Prediction, ...]
 
 
@@ -74,6 +75,7 @@ def read(response: pb.PredictResponse, *, rows: int, model_name: str, signature:
     ranks = np.argsort(-probabilities, axis=1, kind="stable")  # [N, C]
     return Reply(
         version,
+        labels,
         tuple(
             Prediction(tuple(labels[i] for i in rank), tuple(row[rank].tolist()), *known)
             for rank, row, *known in zip(ranks, probabilities, decisions, scores, thresholds, evidences, strict=True)
