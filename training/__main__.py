@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from training import collect, index
+from training import collect, index, pipeline
 
 RELEASE_DIR: Final = Path(__file__).parent / "release"
 
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     collect.add_command(commands)
+    pipeline.add_commands(commands, RELEASE_DIR)
     _add_export(commands)
     index.add_command(commands, RELEASE_DIR)
     _add_ranges(commands)

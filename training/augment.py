@@ -1,9 +1,9 @@
 """What may happen to a picture before the model sees it in training. Pillow and numpy only.
 
-The model always sees squashed pictures, so a crop is squashed too: aspect ratio must never tell a class from another.
-Colour must not either, so every class loses its colours equally often (many of our pictures are black-and-white plates).
-A view has fewer pixels than a picture, about as many fewer as its crop has of the scene: what is painted keeps its size,
-and half the work is saved. The head reads statistics over positions, which do not mind how many there are.
+The model always sees squashed pictures, so a crop is squashed too: aspect ratio must not tell one class from another.
+Colour must not either: every class loses its colours equally often, as many of our pictures are black-and-white plates.
+A view has fewer pixels than a picture, as its crop has less of the scene: what is painted keeps its size, and half the
+work is saved. The head reads statistics over positions, which do not mind how many there are.
 """
 
 import io

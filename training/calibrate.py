@@ -14,7 +14,9 @@ TEMPERATURES: Final = (0.2, 8.0)  # searched between
 
 def temperature_of(logits: Floats, truth: Ints) -> float:
     """The one number that makes the validation NLL least when logits are divided by it (Guo et al. 2017)."""
-    found = minimize_scalar(lambda t: nll(np.exp(log_softmax(logits / t)), truth), bounds=TEMPERATURES, method="bounded")
+    found = minimize_scalar(
+        lambda t: nll(np.exp(log_softmax(logits / t)), truth), bounds=TEMPERATURES, method="bounded"
+    )
     return float(found.x)
 
 

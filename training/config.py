@@ -26,8 +26,9 @@ class TrainConfig:
     random_share: float = 0.08  # of each class: validation pictures of known artists and sources
     artist_share: float = 0.12  # of unknown artists
     source_share: float = 0.10  # of unknown sources
-    train_on: str = "train"  # "all": the validation parts too; then `calibrated_by` names the run that measured
-    calibrated_by: Path | None = None  # its run folder: temperature and thresholds are taken from there
+    # The folder of a measured run. Its convolutions, temperature and thresholds are kept, and the head is solved again
+    # on all labelled pictures, the validation parts too: for the model that is released.
+    measured_by: Path | None = None
 
     blocks: tuple[int, ...] = (2, 3, 4, 5)  # blocks of VGG16 that the head reads
     covariance_blocks: tuple[int, ...] = (3, 4, 5)  # those of which it also reads how channels vary together
@@ -35,7 +36,7 @@ class TrainConfig:
     embedding_size: int = 64  # numbers in an embedding
 
     views: int = 4  # cached pictures of each picture: itself, and this many less one augmented
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)  # what happens to the others
     precision: str = "float32"  # of the convolutions: "bfloat16" doubles the speed where the processor has it
     batch: int = 32  # pictures
 
@@ -61,10 +62,8 @@ class TrainConfig:
             raise ValueError(f"unknown settings: {', '.join(sorted(self.unknown))}")
         if list(self.labels) != sorted(set(self.labels)) or len(self.labels) < 2:
             raise ValueError(f"labels must be two or more, different, in alphabetical order: {', '.join(self.labels)}")
-        if self.train_on not in ("train", "all"):
-            raise ValueError(f'train_on must be "train" or "all", not {self.train_on!r}')
-        if (self.train_on == "all") != (self.calibrated_by is not None):
-            raise ValueError('train_on = "all" needs calibrated_by, and only it: nothing is left to calibrate with')
+        if self.measured_by and self.epochs:
+            raise ValueError("measured_by keeps that run's convolutions: epochs must be 0")
         if self.views < 1 or self.epochs < 0 or not self.seeds:
             raise ValueError("views and seeds must be at least one, epochs at least zero")
 
@@ -112,7 +111,7 @@ def to_values(config: TrainConfig) -> dict[str, Any]:
 
 
 def _convert(name: str, value: Any) -> Any:
-    if name in ("data", "prepared", "run", "calibrated_by"):
+    if name in ("data", "prepared", "run", "measured_by"):
         return Path(value)
     if name == "augmentation":
         return Augmentation(**value)

@@ -23,11 +23,30 @@ class Examples:
     weights: NDArray[np.floating[Any]]  # of `train`: how often a picture is drawn
     classes: int
 
-    def inputs(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """What `training.model.build_tail` takes, for one view of each row."""
-        pairs = list(zip(rows, views, strict=True))
-        given = np.stack([self.features.given[view][row] for row, view in pairs])
-        return given.astype(np.float32), np.stack([self.features.features[view][row, : self.lower] for row, view in pairs])
+    @property
+    def side(self) -> int:
+        """Positions per side of the smallest view: what is trained on."""
+        return int(min(view.shape[1] for view in self.features.given))
+
+    def whole(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What `training.model.build_tail` takes, for the pictures as they are."""
+        return self.features.given[0][rows].astype(np.float32), self._lower(0, rows)
+
+    def crops(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The same for one view of each row; of a view that is larger than `side`, a random part."""
+        given = np.empty((len(rows), self.side, self.side, self.features.given[0].shape[-1]), np.float32)
+        lower = np.empty((len(rows), self.lower), np.float32)
+        for place, (row, view) in enumerate(zip(rows, views, strict=True)):
+            maps = self.features.given[view][row]
+            top, left = rng.integers(0, np.array(maps.shape[:2]) - self.side + 1)
+            given[place] = maps[top : top + self.side, left : left + self.side]
+            lower[place] = self.features.features[view][row, : self.lower]
+        return given, lower
+
+    def _lower(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.asarray(self.features.features[view][rows, : self.lower])
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -47,29 +66,11 @@ class TrainingBatches(keras.utils.PyDataset):
         rng = np.random.default_rng([self.seed, self.epoch, index])
         rows = rng.choice(self.examples.train, self.batch, p=self.chances)
         views = rng.integers(0, len(self.examples.features.given), self.batch)
-        return self.examples.inputs(rows, views), one_hot(self.examples.truth[rows], self.examples.classes)
+        return self.examples.crops(rows, views, rng), one_hot(self.examples.truth[rows], self.examples.classes)
 
     def on_epoch_end(self) -> None:
         """Another epoch draws other pictures."""
         self.epoch += 1
-
-
-class ValidationBatches(keras.utils.PyDataset):
-    """The validation pictures as they are, in order."""
-
-    def __init__(self, examples: Examples, *, batch: int) -> None:
-        super().__init__(workers=1)
-        self.examples, self.batch = examples, batch
-
-    def __len__(self) -> int:
-        """Batches."""
-        return math.ceil(len(self.examples.validation) / self.batch)
-
-    def __getitem__(self, index: int) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[Any]]:
-        """((given, lower features), one-hot truth)."""
-        rows = self.examples.validation[index * self.batch : (index + 1) * self.batch]
-        inputs = self.examples.inputs(rows, np.zeros(len(rows), np.int64))
-        return inputs, one_hot(self.examples.truth[rows], self.examples.classes)
 
 
 def one_hot(truth: NDArray[np.int64], classes: int) -> NDArray[np.float32]:

@@ -17,16 +17,21 @@ from tqdm import tqdm
 
 from serving import contract
 from training import baselines, plots
-from training.calibrate import cross_calibrated
-from training.config import TrainConfig, from_values
-from training.fit import CHECKPOINT, RUN, load_answers
+from training.calibrate import cross_calibrated, energy
 from training.checkpoint import load_release
+from training.config import TrainConfig, from_values
+from training.export import build_release_model
+from training.fit import CHECKPOINT, RUN, load_answers
 from training.metrics import Floats, per_class, reliability, summary
+from training.model import LOGITS
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, RANDOM, SOURCE, TRAIN, Record
 from training.report import write_report
+from training.strangers import auroc, no_artworks
 
 EVALUATION: Final = "evaluation.json"
+STRANGERS: Final = 320  # pictures of each kind that the out-of-distribution score is measured on
+DRAWN: Final = 60  # of them drawn here
 # Slices of the validation pictures that are reported, in this order.
 SLICES: Final[dict[str, Callable[[Record], bool]]] = {
     "random": lambda r: r.part == RANDOM,
@@ -59,9 +64,10 @@ def evaluate(run: Path, *, model: Path | None = None, floor: bool = True) -> dic
         found = ask_saved_model(model, pixels, answers.rows, config.labels)
     report = {
         "run": str(run.name),
-        "answers": "the run's logits, calibrated by the other half" if model is None else "the SavedModel's probabilities",
+        "answers": "the SavedModel's probabilities" if model else "the run's logits, calibrated by the other half",
         "model": measure(found, truth, chosen, config),
         "baselines": _baselines(config, records, pixels, answers.rows, truth, chosen) if floor else {},
+        "strangers": _strangers(run, records, pixels, answers.rows),
         "per_class": per_class(found, truth, config.labels),
         "reliability": reliability(found, truth),
         "stages": facts["stages"],
@@ -73,7 +79,9 @@ def evaluate(run: Path, *, model: Path | None = None, floor: bool = True) -> dic
     (out / EVALUATION).write_text(json.dumps(report, indent=1) + "\n")
     plots.confusion_matrix(found, truth, config.labels, out / "confusion.png")
     plots.reliability_diagram(found, truth, out / "reliability.png")
-    plots.risk_coverage_curves({name: _part(found, truth, chosen, name) for name in list(SLICES)[:3]}, out / "coverage.png")
+    plots.risk_coverage_curves(
+        {name: _part(found, truth, chosen, name) for name in list(SLICES)[:3]}, out / "coverage.png"
+    )
     plots.mistakes(found, truth, [pixels[i] for i in answers.rows], config.labels, out / "mistakes.png")
     write_report(report, config.labels, out / "report.md")
     return report
@@ -95,7 +103,7 @@ def measure(found: Floats, truth: NDArray[np.int64], chosen: Sequence[Record], c
 def ask_saved_model(
     directory: Path, pixels: NDArray[np.uint8], rows: NDArray[np.int64], labels: tuple[str, ...], *, batch: int = 8
 ) -> Floats:
-    """Probabilities [R, C] of a version directory, through its signature. Raises ValueError when its labels are others."""
+    """Probabilities [R, C] of a version directory, by its signature. Raises ValueError when its labels are others."""
     import tensorflow as tf
 
     signature = tf.saved_model.load(str(directory)).signatures[contract.SERVING]
@@ -114,6 +122,51 @@ def _part(
 ) -> tuple[Floats, NDArray[np.int64]]:
     mask = np.array([SLICES[name](record) for record in chosen])
     return found[mask], truth[mask]
+
+
+def _strangers(
+    run: Path, records: Sequence[Record], pixels: NDArray[np.uint8], rows: NDArray[np.int64]
+) -> dict[str, dict[str, Any]]:
+    """How well two scores tell validation pictures from strangers: area under the ROC curve, per kind of stranger.
+
+    `energy` is the servable's ood_score; `distance` is how far the embedding lies from the nearest class's mean.
+    """
+    released = load_release(run / CHECKPOINT)
+    model = build_release_model(released)
+    rng = np.random.default_rng(0)
+
+    def ask(pictures: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        parts = [pictures[at : at + 16].astype(np.float32) for at in range(0, len(pictures), 16)]
+        found = [model.predict_on_batch(part) for part in tqdm(parts, "strangers", unit="batch", mininterval=5)]
+        return tuple(np.concatenate([part[name] for part in found]) for name in (LOGITS, contract.EMBEDDING))
+
+    def draw(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return pixels[np.sort(rng.permutation(chosen)[:STRANGERS])]
+
+    train = np.sort(rng.permutation(np.flatnonzero([r.part == TRAIN for r in records]))[:STRANGERS])
+    truth = np.array([released.labels.index(records[i].culture) for i in train])
+    _, embeddings = ask(pixels[train])
+    centres = np.stack([embeddings[truth == c].mean(0) for c in np.unique(truth)])
+
+    def scores(pictures: NDArray[np.uint8]) -> dict[str, Floats]:
+        logits, embedding = ask(pictures)
+        return {
+            "energy": energy(logits, released.calibration.temperature),
+            "distance": -(embedding @ centres.T).max(1),
+        }
+
+    known = scores(draw(rows))
+    kinds = {"no artworks": no_artworks(DRAWN)}
+    others = np.flatnonzero([record.part == OTHER for record in records])
+    if len(others):
+        kinds["other cultures"] = draw(others)
+    report: dict[str, dict[str, Any]] = {}
+    for name, pictures in kinds.items():
+        strange = scores(pictures)
+        caught = float((strange["energy"] > released.calibration.greatest_ood).mean())
+        report[name] = {"count": len(pictures), "called out of distribution": caught}
+        report[name] |= {score: auroc(known[score], strange[score]) for score in known}
+    return report
 
 
 def _baselines(

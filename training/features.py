@@ -1,11 +1,11 @@
 """What the frozen network says of every picture and of its augmented views, computed once and kept beside the pixels.
 
 PREPARED/features/<key>/directions.npz    strongest directions of the blocks whose covariances are read
-PREPARED/features/<key>/features_<v>.npy  float32 [N, F]: what the head reads; view 0 is the picture as it is
-PREPARED/features/<key>/given_<v>.npy     float16 [L, h, w, K]: what the last block is given, of labelled pictures, which come first
+PREPARED/features/<key>/features_<v>.npy  float32 [L, F]: what the head reads; view 0 is the picture as it is
+PREPARED/features/<key>/given_<v>.npy     float16 [L, h, w, K]: what the last block is given
 
-<key> names the network, the augmentation and the pictures: other ones get another folder. A view appears whole or not
-at all, so a killed run loses one view at most.
+L counts the labelled pictures, which come first among the records. <key> names the network, the augmentation and the
+pictures: other ones get another folder. A view appears whole or not at all, so a killed run loses one view at most.
 """
 
 import hashlib
@@ -27,7 +27,15 @@ from serving.contract import IMAGE_SIZE
 from serving.images import load
 from training.augment import augment
 from training.config import TrainConfig, to_values
-from training.model import MAP_SIZE, build_extractor, build_model, last_convolution, load_weights, weights_of
+from training.model import (
+    MAP_SIZE,
+    build_extractor,
+    build_model,
+    build_reader,
+    last_convolution,
+    load_weights,
+    weights_of,
+)
 from training.records import OTHER, Record
 
 CUT: Final = 5  # the first block that fine-tuning changes; below it, features are computed once
@@ -37,10 +45,10 @@ DIRECTION_POSITIONS: Final = 8  # per picture
 
 @dataclass(frozen=True)
 class Features:
-    """Cached views. `given` is empty when nothing is to be fine-tuned."""
+    """Cached views; rows are the labelled pictures."""
 
     directions: dict[int, NDArray[np.float32]]  # block -> [K, rank]
-    features: list[NDArray[np.float32]]  # per view [N, F]; views after the first hold labelled pictures only
+    features: list[NDArray[np.float32]]  # per view [L, F]
     given: list[NDArray[np.float16]]  # per view [L, h, w, K]
 
 
@@ -58,15 +66,14 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
 
     for view in range(config.views):
         if not (folder / f"features_{view}.npy").exists():
-            count = len(records) if view == 0 else labelled
             make = plain if view == 0 else _augmented(config, records, view)
             side = IMAGE_SIZE if view == 0 else config.augmentation.side
             extractor = build_extractor(model, config.shape, CUT, side=side)
-            _write_view(extractor, make, count, labelled, folder, view, config.batch)
+            _write_view(extractor, make, labelled, folder, view, config.batch)
     return Features(
         directions,
         [np.load(folder / f"features_{view}.npy", mmap_mode="r") for view in range(config.views)],
-        [np.load(folder / f"given_{view}.npy", mmap_mode="r") for view in range(config.views)] if config.epochs else [],
+        [np.load(folder / f"given_{view}.npy", mmap_mode="r") for view in range(config.views)],
     )
 
 
@@ -77,9 +84,21 @@ def set_directions(model: keras.Model, directions: dict[int, NDArray[np.float32]
     load_weights(model, weights)
 
 
-def batches(
-    make: Callable[[int], NDArray[np.uint8]], count: int, size: int
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def retextured(config: TrainConfig, model: keras.Model, features: Features) -> list[NDArray[np.float32]]:
+    """The views' features with what blocks from CUT on now say, after their weights were trained. In memory."""
+    slices, views = config.shape.slices(), []
+    first = min(slices[block].start for block in slices if block >= CUT)
+    for cached, given in zip(features.features, features.given, strict=True):
+        reader = build_reader(model, CUT, side=given.shape[1])
+        changed = np.array(cached)
+        for at in tqdm(range(0, len(changed), config.batch), "block 5", unit="batch", mininterval=5):
+            part = slice(at, at + config.batch)
+            changed[part, first:] = reader.predict_on_batch(given[part].astype(np.float32))
+        views.append(changed)
+    return views
+
+
+def batches(make: Callable[[int], NDArray[np.uint8]], count: int, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """(first position, pictures) of each batch, made in the background while the network works on the one before."""
     ready: queue.Queue[Any] = queue.Queue(4)
 
@@ -103,7 +122,6 @@ def _write_view(
     extractor: keras.Model,
     make: Callable[[int], NDArray[np.uint8]],
     count: int,
-    labelled: int,
     folder: Path,
     view: int,
     size: int,
@@ -111,12 +129,12 @@ def _write_view(
     (_, width), given_shape = extractor.output_shape
     scratch = {name: folder / f".{name}_{view}.npy" for name in ("given", "features")}
     features = np.lib.format.open_memmap(scratch["features"], "w+", np.float32, (count, width))
-    given = np.lib.format.open_memmap(scratch["given"], "w+", np.float16, (labelled, *given_shape[1:]))
+    given = np.lib.format.open_memmap(scratch["given"], "w+", np.float16, (count, *given_shape[1:]))
     with tqdm(total=count, desc=f"view {view}", unit="picture", mininterval=5) as progress:
         for first, pictures in batches(make, count, size):
             last = first + len(pictures)
             features[first:last], maps = extractor.predict_on_batch(pictures.astype(np.float32))
-            given[first:last] = np.asarray(maps, np.float16)[: max(0, labelled - first)]
+            given[first:last] = np.asarray(maps, np.float16)
             progress.update(len(pictures))
     del features, given
     for name, path in scratch.items():  # features last: they say that the view is whole
@@ -150,7 +168,9 @@ def _directions(
                     n, h, w, k = maps.shape
                     maps = maps.reshape(n, h // 2, 2, w // 2, 2, k).max((2, 4))
                 flat = maps.reshape(len(maps), -1, maps.shape[-1])
-                seen[block].append(flat[:, rng.integers(0, flat.shape[1], DIRECTION_POSITIONS)].reshape(-1, flat.shape[-1]))
+                seen[block].append(
+                    flat[:, rng.integers(0, flat.shape[1], DIRECTION_POSITIONS)].reshape(-1, flat.shape[-1])
+                )
             del first
         found = {block: _principal(np.concatenate(values), config.covariance_rank) for block, values in seen.items()}
         with path.open("wb") as file:

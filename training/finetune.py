@@ -12,10 +12,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.calibrate import probabilities, temperature_of
 from training.config import TrainConfig
-from training.data import Examples, TrainingBatches, ValidationBatches
+from training.data import Examples, TrainingBatches
 from training.features import CUT
-from training.model import build_tail, load_weights, weights_of
+from training.metrics import nll
+from training.model import MAP_SIZE, build_tail, load_weights, weights_of
 
 EPOCHS: Final = "epochs.csv"
 
@@ -34,26 +36,40 @@ def finetune(config: TrainConfig, model: keras.Model, examples: Examples, *, see
     folder = config.run / f"seed_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     before = weights_of(model)
-    tail = build_tail(model, config.shape, CUT, dropout=config.dropout)
+    tail = build_tail(model, config.shape, CUT, side=examples.side, dropout=config.dropout)
+    whole = build_tail(model, config.shape, CUT, side=MAP_SIZE, dropout=0.0)  # the same weights, on whole pictures
     batches = TrainingBatches(examples, batch=config.batch, seed=seed, epoch=_epochs_done(folder))
     tail.compile(
         optimizer=_optimizer(config, len(batches)),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-        # The loss without smoothing, and what people ask for.
-        metrics=[keras.metrics.CategoricalCrossentropy(name="nll", from_logits=True), "accuracy"],
+        metrics=["accuracy"],
     )
-    validation = ValidationBatches(examples, batch=config.batch)
-    validates = config.train_on == "train"
-    tail.fit(
-        batches,
-        epochs=config.epochs,
-        validation_data=validation if validates else None,
-        callbacks=_callbacks(config, folder, validates=validates),
-        verbose=2,
-    )
-    tuned = Tuned(weights_of(model), np.asarray(tail.predict(validation, verbose=0)))
+    validation = _Validation(whole, examples, config.batch)
+    tail.fit(batches, epochs=config.epochs, callbacks=_callbacks(config, folder, validation), verbose=2)
+    tuned = Tuned(weights_of(model), validation.logits())
     load_weights(model, before)
     return tuned
+
+
+class _Validation(keras.callbacks.Callback):
+    """Puts `val_nll` (at the best temperature) and `val_accuracy` of whole pictures among an epoch's logs."""
+
+    def __init__(self, whole: keras.Model, examples: Examples, batch: int) -> None:
+        super().__init__()
+        self.whole, self.examples, self.batch = whole, examples, batch
+
+    def logits(self) -> NDArray[np.float32]:
+        """Of the validation pictures, with the weights as they are now."""
+        rows = self.examples.validation
+        parts = [rows[first : first + self.batch] for first in range(0, len(rows), self.batch)]
+        return np.concatenate([np.asarray(self.whole.predict_on_batch(self.examples.whole(part))) for part in parts])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """The callbacks after this one find the numbers in the same dict."""
+        if logs is not None:
+            logits, truth = self.logits(), self.examples.truth[self.examples.validation]
+            logs["val_nll"] = nll(probabilities(logits, temperature_of(logits, truth)), truth)
+            logs["val_accuracy"] = float((logits.argmax(1) == truth).mean())
 
 
 def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
@@ -62,20 +78,20 @@ def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, total - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
     )
-    return keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=config.averaging)
+    return keras.optimizers.AdamW(
+        rate, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=config.averaging
+    )
 
 
-def _callbacks(config: TrainConfig, folder: Path, *, validates: bool) -> list[keras.callbacks.Callback]:
-    """In this order: the backup must see the raw weights, early stopping the averaged ones."""
+def _callbacks(config: TrainConfig, folder: Path, validation: _Validation) -> list[keras.callbacks.Callback]:
+    """In this order: the backup must see the raw weights, everything after the swap the averaged ones."""
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.BackupAndRestore(folder / "backup"),
-        keras.callbacks.CSVLogger(folder / EPOCHS, append=True),
         keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+        validation,
+        keras.callbacks.EarlyStopping("val_nll", patience=config.patience, restore_best_weights=True, mode="min"),
+        keras.callbacks.CSVLogger(folder / EPOCHS, append=True),
     ]
-    if validates:
-        callbacks.append(
-            keras.callbacks.EarlyStopping("val_nll", patience=config.patience, restore_best_weights=True, mode="min")
-        )
     if keras.backend.backend() == "tensorflow":  # Keras writes TensorBoard's files through TensorFlow only
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     return callbacks

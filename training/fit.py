@@ -19,11 +19,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.calibrate import calibrate
+from training.calibrate import calibrate, probabilities, temperature_of
 from training.checkpoint import Release, load_release, save_release
 from training.config import TrainConfig, to_values
 from training.data import Examples
-from training.features import CUT, Features, extract, set_directions
+from training.features import CUT, extract, retextured, set_directions
 from training.finetune import finetune
 from training.head import picture_weights, project, solve, standardise
 from training.metrics import summary
@@ -53,25 +53,21 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     records, pixels, split = load_prepared(config.prepared)
     features = extract(config, records, pixels)
     truth = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
-    parts = (TRAIN,) if config.train_on == TRAIN else (TRAIN, *VALIDATION)
-    train = np.flatnonzero([record.part in parts for record in records])
     validation = np.flatnonzero([record.part in VALIDATION for record in records])
-
-    model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
-    set_directions(model, features.directions)
+    parts = (TRAIN, *VALIDATION) if config.measured_by else (TRAIN,)
+    train = np.flatnonzero([record.part in parts for record in records])
     weights = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
-    _solve_head(config, model, features, train, truth[train], weights)
-    stages = {"head": _measure(config, head_logits(model, features.features[0][validation]), truth[validation])}
     lower = sum(config.shape.features_of(block) for block in config.shape.blocks if block < CUT)
     examples = Examples(features, lower, train, validation, truth, weights, len(config.labels))
-    if config.epochs:
-        seeds = [finetune(config, model, examples, seed=seed) for seed in config.seeds]
-        stages |= {f"seed {s}": _measure(config, r.logits, truth[validation]) for s, r in zip(config.seeds, seeds, strict=True)}
-        load_weights(model, seeds[0].weights)
-        logits = seeds[0].logits
+
+    model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
+    if config.measured_by:
+        load_weights(model, load_release(config.measured_by / CHECKPOINT).weights)
+        _solve_head(config, model, retextured(config, model, features), examples)
+        stages, logits = {}, load_answers(config.measured_by).logits
     else:
-        logits = head_logits(model, features.features[0][validation])
-    answers = Answers(validation, logits, truth[validation])
+        set_directions(model, features.directions)
+        stages, logits = _train(config, model, examples)
     report = {
         "config": to_values(config),
         "split": split["digest"],
@@ -82,8 +78,30 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         "seconds": round(time.time() - started),
         "environment": environment(),
     }
-    _write(config, model, answers, records, report)
+    _write(config, model, Answers(validation, logits, truth[validation]), records, report)
     return report
+
+
+def _train(
+    config: TrainConfig, model: keras.Model, examples: Examples
+) -> tuple[dict[str, dict[str, Any]], NDArray[np.float32]]:
+    """Every stage's validation numbers, and the validation logits of the best, whose weights `model` has in the end."""
+    rows, truth = examples.validation, examples.truth[examples.validation]
+    _solve_head(config, model, examples.features.features, examples)
+    found = {"head": (weights_of(model), head_logits(model, examples.features.features[0][rows]))}
+    for seed in config.seeds if config.epochs else ():
+        load_weights(model, found["head"][0])
+        tuned = finetune(config, model, examples, seed=seed)
+        found[f"seed {seed}"] = (tuned.weights, tuned.logits)
+    if config.epochs:  # the optimum for the first seed's block, beside the head that grew with it
+        load_weights(model, found[f"seed {config.seeds[0]}"][0])
+        views = retextured(config, model, examples.features)
+        _solve_head(config, model, views, examples)
+        found["head again"] = (weights_of(model), head_logits(model, views[0][rows]))
+    stages = {name: _measure(logits, truth) for name, (_, logits) in found.items()}
+    best = min(stages, key=lambda name: float(stages[name]["nll"]))
+    load_weights(model, found[best][0])
+    return stages, found[best][1]
 
 
 def head_logits(model: keras.Model, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -107,35 +125,29 @@ def environment() -> dict[str, str]:
 
 
 def _solve_head(
-    config: TrainConfig,
-    model: keras.Model,
-    features: Features,
-    train: NDArray[np.int64],
-    truth: NDArray[np.int64],
-    weights: NDArray[np.floating[Any]],
+    config: TrainConfig, model: keras.Model, views: Sequence[NDArray[np.float32]], examples: Examples
 ) -> None:
     """The head's optimum on all views of the training pictures, and the embedding's directions."""
-    views = np.concatenate([view[train] for view in features.features])
-    shift, scale = standardise(views)
-    views -= shift
-    views *= scale
+    train = examples.train
+    known = np.concatenate([view[train] for view in views])
+    shift, scale = standardise(known)
+    known -= shift
+    known *= scale
     kernel, bias = solve(
-        views,
-        np.tile(truth, config.views),
-        np.tile(weights, config.views),
-        classes=len(config.labels),
+        known,
+        np.tile(examples.truth[train], len(views)),
+        np.tile(examples.weights, len(views)),
+        classes=examples.classes,
         weight_decay=config.weight_decay,
         smoothing=config.label_smoothing,
     )
-    embedded = views[: len(train), config.shape.embedded()][:: max(1, len(train) // EMBEDDED_PICTURES)]
+    embedded = known[: len(train) : max(1, len(train) // EMBEDDED_PICTURES), config.shape.embedded()]
     head = {"shift": shift, "scale": scale, "kernel": kernel, "bias": bias,
             "projection": project(embedded, config.embedding_size)}  # fmt: skip
     load_weights(model, weights_of(model) | {f"head/{name}": value for name, value in head.items()})
 
 
-def _measure(config: TrainConfig, logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, Any]:
-    from training.calibrate import probabilities, temperature_of
-
+def _measure(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, Any]:
     temperature = temperature_of(logits, truth)
     return {"temperature": temperature, **summary(probabilities(logits, temperature), truth)}
 
@@ -144,8 +156,8 @@ def _write(
     config: TrainConfig, model: keras.Model, answers: Answers, records: Sequence[Record], report: dict[str, Any]
 ) -> None:
     config.run.mkdir(parents=True, exist_ok=True)
-    if config.calibrated_by:
-        measured = load_release(config.calibrated_by / CHECKPOINT)
+    if config.measured_by:
+        measured = load_release(config.measured_by / CHECKPOINT)
         calibration, reached = measured.calibration, measured.facts["abstention"]
     else:
         calibration, reached = calibrate(

@@ -32,7 +32,7 @@ def standardise(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
 def solve(
     features: NDArray[np.float32], truth: Ints, weights: Floats, *, classes: int, weight_decay: float, smoothing: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Kernel [F, C] and bias [C] that minimise the weighted, smoothed cross entropy plus weight_decay / 2 * |kernel|^2."""
+    """Kernel [F, C] and bias [C] with the least weighted, smoothed cross entropy plus weight_decay / 2 * |kernel|^2."""
     size = features.shape[1] * classes
     target = np.eye(classes, dtype=np.float32)[truth] * (1 - smoothing) + smoothing / classes
     share = (weights / weights.sum()).astype(np.float32)[:, None]
@@ -53,5 +53,7 @@ def solve(
 def project(features: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """A projection [F, size] of standardised features onto their strongest directions, each scaled to unit variance."""
     strengths, directions = np.linalg.eigh(np.cov(features, rowvar=False))
-    result: NDArray[np.float32] = (directions[:, ::-1][:, :size] / np.sqrt(strengths[::-1][:size] + 1e-6)).astype(np.float32)
+    result: NDArray[np.float32] = (directions[:, ::-1][:, :size] / np.sqrt(strengths[::-1][:size] + 1e-6)).astype(
+        np.float32
+    )
     return result

@@ -160,7 +160,7 @@ class LinearHead(keras.layers.Layer):
         self.shape = ModelShape(**shape) if isinstance(shape, dict) else shape
 
     def build(self, *_: Any) -> None:
-        """Makes the weights: `shift`/`scale` standardise the features, `kernel`/`bias` classify, `projection` embeds."""
+        """Makes the weights: `shift` and `scale` standardise, `kernel` and `bias` classify, `projection` embeds."""
         features, shape, add = self.shape.features, self.shape, self.add_weight
         self.shift = add(shape=(features,), name="shift", initializer="zeros", trainable=False)
         self.scale = add(shape=(features,), name="scale", initializer="ones", trainable=False)
@@ -272,13 +272,25 @@ def build_tail(model: keras.Model, shape: ModelShape, cut: int, *, side: int, dr
     Inputs: what block `cut` is given, [N, side, side, K], and the features of the blocks before it. Output: logits.
     """
     given = keras.Input((side, side, CHANNELS[cut - 1]), name="given")
-    known = keras.Input((sum(shape.features_of(block) for block in shape.blocks if block < cut),), name="lower_features")
+    known = keras.Input(
+        (sum(shape.features_of(block) for block in shape.blocks if block < cut),), name="lower_features"
+    )
     x, read = given, [known]
     for block in range(cut, len(CONVOLUTIONS) + 1):
         x, texture = _run_block(model, block, x)
         read += texture
     logits = HeadLogits(model.get_layer("head"), dropout, name="logits")(_joined(read))
     return keras.Model([given, known], logits, name="tail")
+
+
+def build_reader(model: keras.Model, cut: int, *, side: int) -> keras.Model:
+    """What block `cut` is given, [N, side, side, K] -> what the head reads of that block and those after it."""
+    x = given = keras.Input((side, side, CHANNELS[cut - 1]))
+    read = []
+    for block in range(cut, len(CONVOLUTIONS) + 1):
+        x, texture = _run_block(model, block, x)
+        read += texture
+    return keras.Model(given, _joined(read))
 
 
 def _run_block(model: keras.Model, block: int, x: Any) -> tuple[Any, list[Any]]:

@@ -23,7 +23,9 @@ def confusion_matrix(probabilities: Floats, truth: Ints, labels: tuple[str, ...]
     axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         dark = counts[row, column] > 0.5 * counts[row].sum()
-        axes.text(column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black", size=8)
+        axes.text(
+            column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black", size=8
+        )
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="answer", ylabel="truth")

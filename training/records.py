@@ -40,7 +40,7 @@ class Record:
 
     @property
     def group(self) -> str:
-        """What must not be split: the artist; else the museum's object; else the source, because a book is one look."""
+        """What must not be split: the artist, else the museum's object, else the source, as a book is one look."""
         if self.artist:
             return f"artist {self.artist}"
         if self.accession:
@@ -49,7 +49,7 @@ class Record:
 
     @property
     def is_object(self) -> bool:
-        """Whether it shows a thing (vase, chair, lace, bronze) and no painting, print or drawing; a guess from its type."""
+        """Whether it shows a thing (vase, chair, lace) and no painting, print or drawing; a guess from its type."""
         return not re.search(r"paint|print|draw|watercolour|miniature|etching", self.object_type, re.I)
 
 
@@ -60,7 +60,7 @@ def accession_group(number: str) -> str:
 
 
 def read_records(data: Path) -> list[Record]:
-    """The pictures of a folder: from its metadata.csv, or else one folder per culture. Raises ValueError when there are none."""
+    """The pictures of a folder: from its metadata.csv, else one folder per culture. Raises ValueError without any."""
     records = _from_metadata(data) if (data / METADATA).exists() else _from_folders(data)
     if not records:
         raise ValueError(f"no pictures in {data}: expected {METADATA}, or one folder per culture")
@@ -79,7 +79,9 @@ def load_records(path: Path) -> list[Record]:
     """What `write_records` wrote."""
     numbers = {"width": int, "height": int, "bytes": int, "cluster": int, "grey": lambda text: text == "True"}
     with path.open(newline="", encoding="utf-8") as file:
-        return [Record(**{k: numbers[k](v) if k in numbers else v for k, v in row.items()}) for row in csv.DictReader(file)]
+        return [
+            Record(**{k: numbers[k](v) if k in numbers else v for k, v in row.items()}) for row in csv.DictReader(file)
+        ]
 
 
 def _from_metadata(data: Path) -> list[Record]:

@@ -8,7 +8,13 @@ Row = dict[str, Any]
 
 def write_report(report: dict[str, Any], labels: tuple[str, ...], path: Path) -> None:
     """report.md: parts, baselines, classes, leaks, and the plots beside it."""
-    lines = [f"# Evaluation of {report['run']}", "", f"Answers: {report['answers']}.", "", *parts_table(report["model"])]
+    lines = [
+        f"# Evaluation of {report['run']}",
+        "",
+        f"Answers: {report['answers']}.",
+        "",
+        *parts_table(report["model"]),
+    ]
     for name, parts in report["baselines"].items():
         lines += ["", f"## Baseline: {name}", "", *parts_table(parts)]
     lines += ["", "## Classes", "", *classes_table(report["per_class"])]
@@ -25,12 +31,12 @@ def parts_table(parts: dict[str, Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in parts.items():
-        low, high = row["accuracy_interval"]
-        down, up = row["nll_interval"]
+        accuracy = _with_interval(row["accuracy"], row["accuracy_interval"])
+        loss = _with_interval(row["nll"], row["nll_interval"])
+        others = " | ".join(f"{row[key]:.3f}" for key in ("balanced_accuracy", "macro_f1", "top2"))
         lines.append(
-            f"| {name} | {row['count']} | {row['accuracy']:.3f} ({low:.3f}-{high:.3f}) | {row['balanced_accuracy']:.3f} "
-            f"| {row['macro_f1']:.3f} | {row['top2']:.3f} | {row['nll']:.3f} ({down:.3f}-{up:.3f}) | {row['brier']:.3f} "
-            f"| {row['ece']:.3f} | {row['coverage']:.2f} |"
+            f"| {name} | {row['count']} | {accuracy} | {others} | {loss} | {row['brier']:.3f} | {row['ece']:.3f} "
+            f"| {row['coverage']:.2f} |"
         )
     return lines
 
@@ -40,7 +46,8 @@ def classes_table(classes: dict[str, Row]) -> list[str]:
     lines = ["| class | pictures | recall | precision |", "|---|---|---|---|"]
     for label, row in classes.items():
         low, high = row["recall_interval"]
-        lines.append(f"| {label} | {row['count']} | {row['recall']:.2f} ({low:.2f}-{high:.2f}) | {row['precision']:.2f} |")
+        recall = f"{row['recall']:.2f} ({low:.2f}-{high:.2f})"
+        lines.append(f"| {label} | {row['count']} | {recall} | {row['precision']:.2f} |")
     return lines
 
 
@@ -51,3 +58,7 @@ def leaks_table(leaks: dict[str, Row]) -> list[str]:
         cells = " | ".join(f"{row[key]:.2f}" for key in ("majority", "geometry", "source"))
         lines.append(f"| {part} | {row['pictures']} | {cells} |")
     return lines
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"

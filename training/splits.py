@@ -64,7 +64,7 @@ def clusters(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares: dict[str, float]) -> list[Record]:
-    """The records with their `part` set. `shares` names the part of each class that SOURCE, ARTIST and RANDOM should get."""
+    """The records with their `part` set. `shares`: how much of each class SOURCE, ARTIST and RANDOM should get."""
     parts = [TRAIN if record.culture in labels else OTHER for record in records]
     large = {s for s, n in Counter(r.source for r in records).items() if n > LARGEST_SOURCE * len(records)}
     keys: tuple[tuple[str, Callable[[Record], str]], ...] = (
@@ -112,7 +112,7 @@ def leak_report(records: Sequence[Record], labels: Sequence[str], *, seed: int =
     """How well the label is guessed without looking at the picture: from the file's geometry, and from its source.
 
     Per validation part, beside the accuracy of always naming the most frequent class. A model that scores little more
-    than `geometry` may have learnt how the files were made. `source` is what one would know by recognising the book or site.
+    than `geometry` may have learnt how the files were made. `source` is what recognising the book or site would tell.
     """
     from sklearn.tree import DecisionTreeClassifier
 

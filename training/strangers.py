@@ -13,10 +13,38 @@ from PIL import Image, ImageDraw
 
 from serving.contract import IMAGE_SIZE
 
-WORDS: Final = (
-    "invoice total amount date number account balance statement payment due reference customer order item price tax "
-    "meeting minutes agenda notes summary report section figure table appendix index chapter contents page"
-).split()
+WORDS: Final = [
+    "invoice",
+    "total",
+    "amount",
+    "date",
+    "number",
+    "account",
+    "balance",
+    "statement",
+    "payment",
+    "due",
+    "reference",
+    "customer",
+    "order",
+    "item",
+    "price",
+    "tax",
+    "meeting",
+    "minutes",
+    "agenda",
+    "notes",
+    "summary",
+    "report",
+    "section",
+    "figure",
+    "table",
+    "appendix",
+    "index",
+    "chapter",
+    "contents",
+    "page",
+]
 
 
 def no_artworks(count: int, *, seed: int = 0) -> NDArray[np.uint8]:

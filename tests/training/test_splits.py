@@ -1,0 +1,79 @@
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.records import ARTIST, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record, accession_group
+from training.splits import clusters, digest, leak_report, near_duplicates, perceptual_hashes, split
+
+SHARES = {"random": 0.1, "artist": 0.15, "source": 0.15}
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    found = []
+    for label in ("A", "B"):
+        for i in range(120):
+            artist, source = (f"{label}{i % 12}", "site") if i < 60 else ("", f"{label} book {i % 10}")
+            found.append(
+                Record(f"{label}/{i}.jpg", label, source, artist, width=200 + i, height=200, bytes=9000, cluster=len(found))
+            )
+    return found
+
+
+def test_split_keeps_artists_and_sources_whole(records: list[Record]) -> None:
+    parted = split(records, ("A", "B"), seed=1, shares=SHARES)
+    for part, key in ((ARTIST, "artist"), (SOURCE, "source")):
+        held = {getattr(r, key) for r in parted if r.part == part}
+        assert held
+        assert not held & {getattr(r, key) for r in parted if r.part == TRAIN}
+
+
+def test_split_gives_every_class_about_its_share(records: list[Record]) -> None:
+    parted = split(records, ("A", "B"), seed=1, shares=SHARES)
+    for label in ("A", "B"):
+        held = sum(r.part in VALIDATION for r in parted if r.culture == label) / 120
+        assert 0.25 < held < 0.7
+
+
+def test_split_is_the_same_every_time_and_in_any_order(records: list[Record]) -> None:
+    first = split(records, ("A", "B"), seed=1, shares=SHARES)
+    assert digest(first) == digest(split(records[::-1], ("A", "B"), seed=1, shares=SHARES))
+    assert digest(first) != digest(split(records, ("A", "B"), seed=2, shares=SHARES))
+
+
+def test_near_duplicates_never_stand_on_both_sides(records: list[Record]) -> None:
+    twins = [replace(record, cluster=i // 2) for i, record in enumerate(records)]
+    parts = defaultdict(set)
+    for record in split(twins, ("A", "B"), seed=1, shares=SHARES):
+        parts[record.cluster].add(record.part)
+    assert all(not (TRAIN in found and found & set(VALIDATION)) for found in parts.values())
+    assert any(TOO_CLOSE in found for found in parts.values())
+
+
+def test_near_duplicates_finds_a_copy_and_no_other() -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, 14, 14, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+    copy = (coarse[0] * 0.9 + 10).astype(np.uint8)
+    hashes = [perceptual_hashes(picture) for picture in (*coarse, copy)]
+    assert near_duplicates(hashes) == [(0, 3)]
+
+
+def test_clusters_follow_chains() -> None:
+    assert clusters(5, [(0, 3), (3, 4)]) == [0, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [("1975.1.23a", "1975.1.23"), ("1975.1.23a, b", "1975.1.23"), ("29.100.1–5", "29.100.1"), ("JP1847", "JP1847")],
+)
+def test_accession_group_is_the_object(number: str, group: str) -> None:
+    assert accession_group(number) == group
+
+
+def test_leak_report_sees_that_geometry_gives_a_class_away(records: list[Record]) -> None:
+    pytest.importorskip("sklearn")
+    told = [replace(r, width=100 if r.culture == "A" else 300) for r in records]
+    report = leak_report(split(told, ("A", "B"), seed=1, shares=SHARES), ("A", "B"))
+    assert report["random"]["geometry"] == 1.0

@@ -1,0 +1,107 @@
+"""The commands that train: prepare, fit, evaluate, release. What they do stands in the modules of the same names."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+
+CONFIG: Final = Path(__file__).parent / "configs" / "release.toml"
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", release_dir: Path) -> None:
+    """Register the four commands, in the order in which they are used."""
+    prepare = commands.add_parser(
+        "prepare",
+        help="make pixels and a split from a folder of pictures",
+        description="Decode every picture as the gateway does, find near-duplicates, hold out whole artists and sources for "
+        "validation, and write it all to the config's `prepared` folder, with a leak report.",
+    )
+    _add_config(prepare)
+    prepare.set_defaults(run=_prepare)
+    fit = commands.add_parser(
+        "fit",
+        help="train a model on what `prepare` made",
+        description="Compute the frozen network's features once, solve the head, fine-tune block 5 when `epochs` says so, "
+        "solve the head again, and calibrate. A killed run goes on where it was when started again.",
+    )
+    _add_config(fit)
+    fit.set_defaults(run=_fit)
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a run, or a SavedModel, on the validation parts",
+        description="Write evaluation.json, report.md and plots into the run's folder.",
+    )
+    evaluate.add_argument("--run", dest="folder", type=Path, required=True, help="what `fit` wrote")
+    evaluate.add_argument("--model", type=Path, help="a version directory to ask instead, e.g. models/culture/1")
+    evaluate.add_argument("--no-baselines", action="store_true", help="leave out the baselines: minutes instead of more")
+    evaluate.set_defaults(run=_evaluate)
+    release = commands.add_parser(
+        "release",
+        help="publish a run as the checkpoint that `export` reads",
+        description="Write model.safetensors, release.json, README.md and DATA.md. Refuses a run that is worse than the "
+        "current release, or was measured on another split.",
+    )
+    release.add_argument("--run", dest="folder", type=Path, required=True, help="a run that was evaluated")
+    release.add_argument("--release", type=Path, default=release_dir, help="where to (default: %(default)s)")
+    release.add_argument("--version", type=int, help="its number (default: the current one and 1)")
+    release.add_argument("--force", action="store_true", help="publish it even though it is worse")
+    release.set_defaults(run=_release)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=CONFIG, help="a run's TOML file (default: %(default)s)")
+    for name, text in (
+        ("data", "folder with metadata.csv and pictures, or one folder per culture"),
+        ("prepared", "what `prepare` writes"),
+        ("run", "what `fit` writes"),
+        ("measured-by", "a measured run: train its head on everything"),
+    ):
+        dest = "folder" if name == "run" else None
+        parser.add_argument(f"--{name}", type=Path, dest=dest, help=f"{text} (default: the config's)")
+    parser.add_argument("--base-weights", help='"imagenet", "random" or a path (default: the config\'s)')
+
+
+def _config(options: argparse.Namespace) -> "TrainConfig":
+    from training.config import load_config  # Keras takes seconds to import
+
+    config = load_config(options.config)
+    given = {name: getattr(options, name) for name in ("data", "prepared", "measured_by", "base_weights")}
+    changes = {name: value for name, value in {**given, "run": options.folder}.items() if value is not None}
+    if "measured_by" in changes:
+        changes["epochs"] = 0
+    return replace(config, **changes)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from training.prepare import prepare
+
+    report = prepare(_config(options))
+    for part, counts in report["parts"].items():
+        print(f"{part:10} {sum(counts.values()):6}  " + ", ".join(f"{k} {v}" for k, v in sorted(counts.items())))
+    for part, leak in report["leaks"].items():
+        print(f"{part:10} guessed from file geometry {leak['geometry']:.2f}, from the source {leak['source']:.2f}")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from training.fit import fit
+
+    for name, row in fit(_config(options))["stages"].items():
+        print(f"{name:12} accuracy {row['accuracy']:.3f}  NLL {row['nll']:.3f}  ECE {row['ece']:.3f}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from training.evaluate import evaluate
+    from training.report import parts_table
+
+    report = evaluate(options.folder, model=options.model, floor=not options.no_baselines)
+    print("\n".join(parts_table(report["model"])))
+
+
+def _release(options: argparse.Namespace) -> None:
+    from training.release import release
+
+    published = release(options.folder, options.release, version=options.version, force=options.force)
+    print(f"{options.release}: release {published.version}")

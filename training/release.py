@@ -1,0 +1,92 @@
+"""Publish a run: its checkpoint, its numbers, a model card and a data card, unless the release before it was better."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from training.cards import data_card, model_card
+from training.checkpoint import FACTS, Release, load_release, save_release
+from training.config import from_values
+from training.evaluate import EVALUATION
+from training.export import answers, build_release_model
+from training.fit import CHECKPOINT, RUN
+from training.prepare import load_prepared
+from training.records import Record
+
+MODEL_CARD: Final = "README.md"
+DATA_CARD: Final = "DATA.md"
+COMPARED: Final = ("artist-disjoint", "all")  # slices that must not get worse
+SLACK: Final = 0.005  # of accuracy, and twice this of NLL: less is noise between seeds
+
+
+class Regression(ValueError):
+    """The new model is worse than the released one, or cannot be compared with it."""
+
+
+def release(run: Path, out: Path, *, version: int | None = None, force: bool = False) -> Release:
+    """Write `out` from a run that was evaluated. Raises Regression unless `force`."""
+    facts = json.loads((run / RUN).read_text())
+    config = from_values(facts["config"])
+    measured = config.measured_by or run  # a model that was trained on everything is vouched for by the run before it
+    if not (measured / EVALUATION).exists():
+        raise ValueError(f"{measured} has no {EVALUATION}: run `python -m training evaluate` first")
+    evaluation = json.loads((measured / EVALUATION).read_text())
+    current = load_release(out) if (out / FACTS).exists() else None
+    if current and not force:
+        refuse_regression(evaluation["model"], facts["split"], current)
+    trained = load_release(run / CHECKPOINT)
+    records, _, split = load_prepared(config.prepared)
+    known: dict[str, Any] = {
+        **trained.facts,
+        "released": datetime.now(UTC).date().isoformat(),
+        "trained_on": facts["trained_on"],
+        "measured_on_other_weights": bool(config.measured_by),
+        "split": split["digest"],
+        "metrics": evaluation["model"],
+        "baselines": {name: parts["all"] for name, parts in evaluation["baselines"].items()},
+        "stages": evaluation["stages"],
+        "strangers": evaluation["strangers"],
+        "config": public_config(facts["config"]),
+        "environment": facts["environment"],
+        "answers": answers(build_release_model(trained), trained.labels, trained.calibration).round(6).tolist(),
+    }
+    number = version or (current.version + 1 if current else 1)
+    published = Release(number, trained.labels, trained.shape, trained.calibration, trained.weights, known)
+    save_release(published, out)
+    (out / MODEL_CARD).write_text(model_card(published, evaluation))
+    (out / DATA_CARD).write_text(data_card(sources(records), split))
+    return published
+
+
+def refuse_regression(new: dict[str, Any], split: str, current: Release) -> None:
+    """Raises Regression when a slice in COMPARED got worse, or when the two were measured on different pictures."""
+    if current.facts.get("split") != split:
+        raise Regression(
+            f"release {current.version} was measured on another split, so nothing says that this run is better; "
+            "--force publishes it all the same"
+        )
+    for name in COMPARED:
+        before, after = current.facts["metrics"][name], new[name]
+        if after["accuracy"] < before["accuracy"] - SLACK or after["nll"] > before["nll"] + 2 * SLACK:
+            raise Regression(
+                f"{name}: accuracy {before['accuracy']:.3f} -> {after['accuracy']:.3f}, NLL {before['nll']:.3f} -> "
+                f"{after['nll']:.3f}; --force publishes it all the same"
+            )
+
+
+def public_config(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings without the paths of the machine that it ran on."""
+    private = ("data", "prepared", "run", "measured_by", "base_weights")
+    return {name: value for name, value in values.items() if name not in private}
+
+
+def sources(records: Sequence[Record]) -> list[tuple[str, str, Counter[str]]]:
+    """(source, licence, pictures per culture) of everything that was used, the largest first."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for record in records:
+        licence = record.licence.split("(")[0].split(";")[0].strip()
+        found.setdefault((record.source, licence), Counter())[record.culture] += 1
+    return sorted(((*key, count) for key, count in found.items()), key=lambda row: -row[2].total())
