@@ -7,11 +7,12 @@ from typing import Final
 
 from flask import Flask, Response, request
 
-from gateway import access, context, docs, errors, headers, health, models
+from gateway import access, context, docs, errors, feedback, headers, health, models
 from gateway.classify import Classifier
 from gateway.client import PredictionClient
 from gateway.errors import BadRequest
 from gateway.explanations import Explainer
+from gateway.feedback.stores import open_store
 from gateway.health import Readiness
 from gateway.inference import Inference
 from gateway.metrics import Metrics
@@ -46,6 +47,9 @@ def create_app(settings: Settings | None = None, client: PredictionClient | None
     app.register_blueprint(Inference(settings, classifier, client, readiness).blueprint())
     app.register_blueprint(models.blueprint(settings, client))
     app.register_blueprint(docs.blueprint(settings))
+    if settings.feedback_database:
+        store = app.extensions["feedback"] = open_store(settings.feedback_database)
+        app.register_blueprint(feedback.blueprint(settings, store, metrics))
     app.get("/metrics")(metrics.response)
     app.register_blueprint(page)
     return app

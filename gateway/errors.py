@@ -139,6 +139,21 @@ class OverQuota(Problem):
     when = "rate limits are on, and this client is over its own; `Retry-After` and `RateLimit` say when to come again"
 
 
+class Conflict(Problem):
+    """An idempotency key that stands for something else already."""
+
+    slug, status, title = "conflict", 409, "The Idempotency-Key belongs to other feedback"
+    when = "`/v1/feedback` only: the same `Idempotency-Key` came before with another content"
+
+
+class NotStored(Problem):
+    """Feedback that could not be kept."""
+
+    slug, status, title = "not-stored", 503, "The feedback could not be kept at the moment"
+    when = "`/v1/feedback` only: its database is away or full; send it again with the same `Idempotency-Key`"
+    retry_after_s = 2.0
+
+
 class InternalError(Problem):
     """Our own bug."""
 
@@ -195,6 +210,7 @@ KINDS: Final = (
     BadRequest, Unauthorized, NotFound, MethodNotAllowed, SlowClient, ClientGone, TooLarge, UnsupportedMedia,
     UndecodablePicture, UnacceptablePicture, OverQuota, InternalError, ContractBroken, Overloaded, ModelUnavailable,
     NotReady, Expired,
+    Conflict, NotStored,
 )  # fmt: skip
 
 _PICTURE_PROBLEMS: Final[dict[type[ImageError], type[Problem]]] = {

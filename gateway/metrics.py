@@ -130,6 +130,9 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
+        self.feedback = Counter(
+            "whence_feedback", "Judgements of people: kept, repeated", ["outcome"], registry=registry
+        )
         self._version: tuple[str, int] | None = None
         self._cultures: set[str] = set()
 

@@ -38,7 +38,7 @@ class Neighbours:
         found = index.nearest(evidence.embedding, count)
         return {
             "index": {"version": facts.version, "objects": facts.objects, "about": facts.about},
-            "objects": [asdict(each.object) | {"similarity": round(each.similarity, 4)} for each in found],
+            "objects": [asdict(each.object) | {"similarity": round(min(1.0, each.similarity), 4)} for each in found],
         }
 
     def version(self, model_version: int) -> str | None:

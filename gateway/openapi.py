@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from gateway import errors
+from gateway import errors, evidence_schemas
 from gateway.errors import Problem
 from gateway.settings import Settings
 from serving import contract, images
 
 _ANY_ROUTE: tuple[type[Problem], ...] = (errors.BadRequest, errors.InternalError)
 _PICTURE_PROBLEMS = (errors.UnsupportedMedia, errors.UndecodablePicture, errors.UnacceptablePicture)
+_GUARDED = (errors.Unauthorized, errors.OverQuota)
 _PREDICT_PROBLEMS = (
+    *_GUARDED,
     errors.SlowClient,
     errors.TooLarge,
     *_PICTURE_PROBLEMS,
@@ -22,6 +24,7 @@ _PREDICT_PROBLEMS = (
 
 def document(settings: Settings) -> dict[str, Any]:
     """The document, with the limits of `settings`."""
+    paths = {"/v1/feedback": {"post": _feedback()}} if settings.feedback_database else {}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -34,6 +37,18 @@ def document(settings: Settings) -> dict[str, Any]:
         "paths": {
             "/v1/predict": {"post": _predict(settings)},
             "/predict/": {"post": _predict_as_before()},
+            **paths,
+            "/v1/models": {
+                "get": _operation(
+                    "models",
+                    "Which versions of the model are there?",
+                    _json("Models", "Each version and its state."),
+                    *_GUARDED,
+                    errors.ModelUnavailable,
+                    errors.ContractBroken,
+                    errors.Expired,
+                )
+            },
             "/healthz": {"get": _operation("live", "Is this process alive?", _json("Status", "It is."))},
             "/readyz": {
                 "get": _operation(
@@ -55,6 +70,7 @@ def _predict(settings: Settings) -> dict[str, Any]:
         _json("Predictions", "A prediction for each picture; in a batch a problem stands in for a prediction."),
         *_PREDICT_PROBLEMS,
     )
+    operation["responses"]["200"]["content"] |= evidence_schemas.OVERLAY
     return operation | {
         "description": (
             f"At most {settings.max_pictures} pictures of {settings.max_upload_bytes:,} bytes and "
@@ -69,6 +85,7 @@ def _predict(settings: Settings) -> dict[str, Any]:
                 "description": "How many cultures to list; all when absent.",
                 "schema": {"type": "integer", "minimum": 1, "maximum": 1000},
             },
+            *evidence_schemas.PARAMETERS,
         ],
         "requestBody": {
             "required": True,
@@ -89,6 +106,27 @@ def _predict_as_before() -> dict[str, Any]:
     )  # fmt: skip
     schema = {"schema": {"$ref": "#/components/schemas/File"}}
     return operation | {"requestBody": {"required": True, "content": {"multipart/form-data": schema}}}
+
+
+def _feedback() -> dict[str, Any]:
+    operation = _operation(
+        "feedback",
+        "Say which culture a picture comes from, after an answer. Never send the picture.",
+        _json("FeedbackKept", "It was kept before, under the same key."),
+        errors.SlowClient,
+        errors.TooLarge,
+        errors.UnsupportedMedia,
+        errors.Overloaded,
+        errors.Conflict,
+        errors.NotStored,
+        *_GUARDED,
+    )
+    operation["responses"]["201"] = _json("FeedbackKept", "It is kept: on the disk when this is answered.")
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/Feedback"}}}
+    return operation | {
+        "parameters": [*operation["parameters"], evidence_schemas.FEEDBACK_KEY],
+        "requestBody": {"required": True, "content": body},
+    }
 
 
 def _operation(name: str, summary: str, good: dict[str, Any], *problems: type[Problem]) -> dict[str, Any]:
@@ -194,8 +232,27 @@ def _schemas() -> dict[str, Any]:
                     "description": "`abstained`: too unsure to tell; `out_of_distribution`: like nothing it knows.",
                 },
                 "top": {"type": "array", "items": _object({"culture": culture, "probability": probability})},
+                "explanation": {"$ref": "#/components/schemas/Explanation"},
             },
             "filename",
+            "explanation",
+        ),
+        **evidence_schemas.SCHEMAS,
+        "Models": _object(
+            {
+                "models": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "name": {"type": "string"},
+                            "versions": {
+                                "type": "array",
+                                "items": _object({"version": {"type": "integer"}, "state": {"type": "string"}}),
+                            },
+                        }
+                    ),
+                }
+            }
         ),
         "Label": _object({"class_label": culture}),
         "Status": _object({"status": {"type": "string"}}),

@@ -149,6 +149,15 @@ class Settings:
     )
     drift_sample: float = _decimal(0.05, 0, 1, "Share of requests whose embeddings are compared with the reference")
 
+    # What people say
+    feedback_database: str = _text(
+        "",
+        r"(sqlite:///.+|postgres(ql)?://.+)?",
+        "sqlite:///PATH or postgresql://...",
+        "Where `/v1/feedback` keeps what people say; none: there is no such address",
+    )
+    feedback_per_minute: int = _integer(30, 1, 100_000, "Judgements a minute that each key (or address) may send")
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Settings from WHENCE_*. Raises SettingsError, naming the variable, its value and what was expected."""

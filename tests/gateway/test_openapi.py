@@ -11,14 +11,20 @@ import pytest
 from flask.testing import FlaskClient
 
 from gateway.errors import KINDS
+from tests.explaining import explaining
+from tests.fakes import FaultyModelServer
 from tests.gateway.conftest import picture
 from tests.gateway.processes import Gateway
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 
 
-def test_the_running_gateway_answers_as_documented(start: Callable[..., Gateway], tmp_path: Path) -> None:
-    gateway = start()
+def test_the_running_gateway_answers_as_documented(
+    start: Callable[..., Gateway], server: FaultyModelServer, tmp_path: Path
+) -> None:
+    server.behaviour = explaining
+    database = f"sqlite:///{tmp_path}/feedback.sqlite3"
+    gateway = start(feedback_database=database, feedback_per_minute=10_000)
     command = [
         str(Path(sys.executable).parent / "schemathesis"), f"--config-file={CONFIG}",
         "run", f"{gateway.url}/openapi.json",
