@@ -3,81 +3,74 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import compare, gateway_cost, report, soak, swap
+from tests.bench import compare, gateway_cost, report, soak, swap, sweep
 from tests.system import ROOT
 
+SYSTEMS = ["whence-bfloat16", "whence-int8", "mosec", "litserve"]
 RESULTS = ROOT / "runs/bench"  # ignored by git
+COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], object]]] = {
+    "compare": ("Whence, its peers and the bare engines, interleaved", lambda o: _compare(o)),
+    "gateway": (
+        "the gateway alone: CPU per upload, memory, start",
+        lambda o: gateway_cost.measure(o.models, o.out, o.uploads),
+    ),
+    "soak": ("does memory grow with time?", lambda o: soak.soak(o.precision, o.models, o.out, o.minutes)),
+    "swap": ("a new version under load", lambda o: swap.swap(o.precision, o.models, o.out)),
+    "sweep": (
+        "batching parameters and threads",
+        lambda o: sweep.sweep(o.precision, o.models, o.out, rounds=o.rounds, seconds=o.seconds),
+    ),
+}
 
 
 def main() -> None:
-    """One command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    """One command: its numbers as JSON."""
+    text = "\n".join(f"  {name:10}{about}" for name, (about, _) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=f"{__doc__}\n\n{text}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results and logs go (default %(default)s)")
     parser.add_argument(
         "--models", type=Path, default=ROOT / "models", help="what `training export` wrote (%(default)s)"
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add = commands.add_parser("compare", help="Whence, its peers and the bare engines, interleaved")
-    add.add_argument(
-        "--systems", nargs="+", default=["whence-bfloat16", "whence-int8", "mosec", "litserve"], metavar="NAME"
+    parser.add_argument(
+        "--systems", nargs="+", default=SYSTEMS, metavar="NAME", help="of compare (default %(default)s)"
     )
-    add.add_argument("--rounds", type=int, default=5)
-    add.add_argument("--seconds", type=float, default=8.0, help="of each load in each round (default %(default)s)")
-    add.set_defaults(run=_compare)
-    add = commands.add_parser("gateway", help="CPU of the gateway per upload, its memory and its start")
-    add.add_argument("--uploads", type=int, default=200, help="of each kind (default %(default)s)")
-    add.set_defaults(
-        run=lambda options: _write(
-            options, "gateway", gateway_cost.measure(options.models, options.out, options.uploads)
-        )
-    )
-    add = commands.add_parser("soak", help="the same load for a long time: does memory grow?")
-    add.add_argument("--minutes", type=float, default=30.0)
-    add.add_argument("--precision", default="bfloat16")
-    add.set_defaults(
-        run=lambda options: _write(
-            options, "soak", soak.soak(options.precision, options.models, options.out, options.minutes)
-        )
-    )
-    add = commands.add_parser("swap", help="a new version appears under load: what happens to p99?")
-    add.add_argument("--precision", default="bfloat16")
-    add.set_defaults(
-        run=lambda options: _write(options, "swap", swap.swap(options.precision, options.models, options.out))
-    )
+    parser.add_argument("--precision", default="bfloat16", help="of soak, swap and sweep (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of compare and sweep (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each load in each round (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of soak (default %(default)s)")
+    parser.add_argument("--uploads", type=int, default=200, help="of each kind, for gateway (default %(default)s)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    options.run(options)
+    result = COMMANDS[options.command][1](options)
+    (options.out / f"{options.command}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\n{options.out / options.command}.json")
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _compare(options: argparse.Namespace) -> object:
     load_before = os.getloadavg()[0]
     systems = compare.compare(
         options.systems, options.models, options.out, rounds=options.rounds, seconds=options.seconds
     )
-    result = {
-        "machine": {
-            "cpu": _cpu(),
-            "cores": len(os.sched_getaffinity(0)),
-            "load_before": round(load_before, 2),
-            "load_after": round(os.getloadavg()[0], 2),
-        },
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "systems": systems,
+    machine = {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(load_before, 2),
+        "load_after": round(os.getloadavg()[0], 2),
     }
-    _write(options, "compare", result)
+    result = {"machine": machine, "rounds": options.rounds, "seconds": options.seconds, "systems": systems}
     table = report.markdown(result)
+    print(table)
     (options.out / "compare.md").write_text(table)
     report.plot(result, options.out / "compare.png")
-    print(table)
-
-
-def _write(options: argparse.Namespace, name: str, result: object) -> None:
-    path = options.out / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{json.dumps(result, indent=1) if name != 'compare' else ''}\n{path}")
+    return result
 
 
 def _cpu() -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.bench import pictures, systems
 from tests.bench.load import Caller
-from tests.bench.processes import cost
+from tests.bench.processes import cost, tree
 
 
 def measure(models: Path, log_dir: Path, uploads: int) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def measure(models: Path, log_dir: Path, uploads: int) -> dict[str, Any]:
     system.start(log_dir)
     try:
         gateway, caller = system.running["gateway"].pid, Caller(system.url)
-        result: dict[str, Any] = {"rss_mib idle": cost(gateway).rss_mib, "cpu_ms": {}, "answers": {}}
+        result: dict[str, Any] = {"mib idle": _memory(gateway), "cpu_ms": {}, "answers": {}}
         for kind, body in kinds.items():
             for _ in range(10):
                 caller.ask(body)
@@ -29,9 +29,15 @@ def measure(models: Path, log_dir: Path, uploads: int) -> dict[str, Any]:
             answers = [caller.ask(body) for _ in range(uploads)]
             result["cpu_ms"][kind] = round(1000 * (cost(gateway).cpu_s - before) / uploads, 2)
             result["answers"][kind] = {answer: answers.count(answer) for answer in set(answers)}
-        return result | {"rss_mib after": cost(gateway).rss_mib, "gateway_start_s": _start_s(system, log_dir)}
+        return result | {"mib after": _memory(gateway), "gateway_start_s": _start_s(system, log_dir)}
     finally:
         system.stop()
+
+
+def _memory(gateway: int) -> dict[str, float]:
+    """The process that answers by itself, and the whole tree with shared pages counted once."""
+    worker = tree(gateway)[-1]
+    return {"worker RSS": cost(worker).rss_mib, "all PSS": cost(gateway).pss_mib}
 
 
 def _start_s(system: systems.System, log_dir: Path) -> float:
