@@ -32,7 +32,7 @@ def model_server_image(docker: Docker) -> str:
 @pytest.fixture(scope="session")
 def serving_image(docker: Docker, model_server_image: str) -> str:
     """The `serving` target, on a stand-in for TensorFlow Serving's image where that cannot be had."""
-    if not docker.has(SERVING_IMAGE):
+    if not docker.has_real(SERVING_IMAGE):
         docker.build(SERVING_IMAGE, "--file", str(STANDINS / "tensorflow-serving.Dockerfile"), context=STANDINS)
     docker.build("whence/serving:test", "--target", "serving")
     return "whence/serving:test"

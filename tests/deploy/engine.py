@@ -1,7 +1,7 @@
 """A Docker engine for the tests: the one that runs already, or one of our own that ends with them.
 
-Where no registry can be reached the base images are stood in for: Python's by Debian and the CPython that runs here, those
-of TensorFlow Serving and Prometheus by the Dockerfiles in standins/.
+Where no registry can be reached the base images are stood in for: Python's by Debian and the CPython that runs here,
+those of TensorFlow Serving and Prometheus by the Dockerfiles in standins/.
 """
 
 import os
@@ -20,7 +20,7 @@ import pytest
 from tests.k8s.manifests import ROOT
 
 # Images and the base's tarball stay here between runs.
-LAB: Final = Path(os.environ.get("WHENCE_TEST_LAB", "/var/tmp/whence-docker"))  # noqa: S108
+LAB: Final = Path(os.environ.get("WHENCE_TEST_LAB", "/var/tmp/whence-docker"))
 PYTHON_IMAGE: Final = "python:3.11-slim-bookworm"
 SERVING_IMAGE: Final = "tensorflow/serving:2.20.0"
 PROMETHEUS_IMAGE: Final = "prom/prometheus:v3.5.0"
@@ -55,6 +55,11 @@ class Docker:
     def has(self, image: str) -> bool:
         """Whether the engine has an image."""
         return self("image", "inspect", image, check=False).returncode == 0
+
+    def has_real(self, image: str) -> bool:
+        """Whether the engine has an image that is no stand-in of ours."""
+        mark = self("image", "inspect", image, "--format", '{{index .Config.Labels "whence.stands-in"}}', check=False)
+        return mark.returncode == 0 and not mark.stdout.strip()
 
     def answers(self) -> bool:
         """Whether there is an engine."""
@@ -111,7 +116,7 @@ def provide_bases(docker: Docker) -> None:
     """Make stand-ins for those base images that the engine does not have."""
     if not docker.has(PYTHON_IMAGE):
         _python_base(docker)
-    if not docker.has(PROMETHEUS_IMAGE):
+    if not docker.has_real(PROMETHEUS_IMAGE):
         standins = ROOT / "tests/deploy/standins"
         docker.build(PROMETHEUS_IMAGE, "--file", str(standins / "prometheus.Dockerfile"), context=standins)
 
@@ -146,7 +151,9 @@ def _bootstrap(root: Path) -> None:
     (root / "etc/pip.conf").write_text("[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n")
     path = "env -i PATH=/usr/local/bin:/usr/bin:/bin"
     _sh(f"chroot {root} ldconfig && chroot {root} {path} python -m ensurepip --default-pip")
-    _sh(f"ln -sf pip3 {root}/usr/local/bin/pip && rm -rf {root}/var/cache/apt/archives/*.deb {root}/var/lib/apt/lists/*")
+    _sh(
+        f"ln -sf pip3 {root}/usr/local/bin/pip && rm -rf {root}/var/cache/apt/archives/*.deb {root}/var/lib/apt/lists/*"
+    )
 
 
 def _sh(script: str) -> None:

@@ -1,5 +1,5 @@
-"""Runs a Deployment's pod as a kubelet would: command, environment, user, limits and volumes from the rendered manifest,
-and calls its probes. One container, on a Docker network whose names stand in for the cluster's DNS.
+"""Runs a Deployment's pod as a kubelet would: command, environment, user, limits and volumes from the manifest, and
+calls its probes. One container, on a Docker network whose names stand in for the cluster's DNS.
 """
 
 import json
@@ -63,7 +63,9 @@ class Pod:
             except OSError:
                 return False
             return True
-        return self.docker("exec", self.name, *probe["exec"]["command"], check=False, timeout_s=timeout_s).returncode == 0
+        return (
+            self.docker("exec", self.name, *probe["exec"]["command"], check=False, timeout_s=timeout_s).returncode == 0
+        )
 
     def delete(self) -> float:
         """preStop, SIGTERM, SIGKILL after the grace period. Gives the seconds that it took."""
@@ -100,7 +102,9 @@ def running(docker: Docker, objects: tuple[Object, ...], name: str, image: str, 
     """The pod of a Deployment, from `image`, until the end of the block."""
     workload = named(objects, "Deployment", name)
     found = Pod(docker, f"whence-{name}{suffix}", workload)
-    docker("run", "--detach", "--name", found.name, *_options(workload, name), image, *container(workload).get("args", []))
+    docker(
+        "run", "--detach", "--name", found.name, *_options(workload, name), image, *container(workload).get("args", [])
+    )
     try:
         yield found
     finally:
@@ -129,7 +133,7 @@ def _options(workload: Object, name: str) -> list[str]:
 def _grpc_health(target: str, timeout_s: float) -> bool:
     """Whether grpc.health.v1.Health/Check says SERVING: an empty request, and 1 in field 1 of the answer."""
     with grpc.insecure_channel(target) as channel:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
             return bool(check(b"", timeout=timeout_s) == b"\x08\x01")
         except grpc.RpcError:

@@ -39,13 +39,13 @@ def predicting(url: str, *, callers: int = 4, pause_s: float = 0.05, timeout_s: 
     answers, stop, picture = Answers(), threading.Event(), PICTURE.read_bytes()
 
     def call() -> None:
-        with httpx.Client(timeout=timeout_s) as client:
+        with httpx.Client(timeout=httpx.Timeout(timeout_s, connect=3)) as client:
             while not stop.is_set():
                 begin = time.monotonic()
                 try:
                     headers = {"Content-Type": "image/jpeg"}
                     status = client.post(f"{url}/v1/predict", content=picture, headers=headers).status_code
-                except httpx.ConnectError:
+                except (httpx.ConnectError, httpx.ConnectTimeout):
                     status = REFUSED
                 except httpx.TransportError:
                     status = CUT_OFF

@@ -93,7 +93,9 @@ def gateway(docker: Docker, gateway_image: str, serving: Pod) -> Iterator[Pod]:
 
 def _predict(gateway: Pod) -> httpx.Response:
     headers = {"Content-Type": "image/jpeg"}
-    return httpx.post(f"http://{gateway.address}:8080/v1/predict", content=PICTURE.read_bytes(), headers=headers, timeout=15)
+    return httpx.post(
+        f"http://{gateway.address}:8080/v1/predict", content=PICTURE.read_bytes(), headers=headers, timeout=15
+    )
 
 
 @pytest.mark.parametrize("kind", ["startup", "readiness", "liveness"])
