@@ -4,7 +4,9 @@ import asyncio
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: errors only
+# Before they are imported: TensorFlow writes errors only, and gRPC leaves it to us to say what failed.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from serving.server import flags, logs
 from serving.server.config import ConfigError

@@ -19,13 +19,14 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from serving.server import storage
 from serving.server.config import LoadPolicy, ModelConfig
 from serving.server.engine import Engine
-from serving.server.errors import InvalidArgument, NotFound, Unavailable
+from serving.server.errors import InvalidArgument, NotFound, ServingError, Unavailable
 from serving.server.logs import event
 from serving.server.metrics import Metrics
 from serving.server.versions import AVAILABLE, END, LOADING, START, Failure, Version
 from serving.server.warmup import warm_up
 
 REMEMBERED = 16  # versions that are gone but still shown in the status
+WARMUP_REST = 3.0  # beside a serving version a warmup takes a quarter of the time, so that those served hardly notice
 
 
 class Models:
@@ -230,7 +231,8 @@ class Models:
             servable = self._engine.load(version.path)
             loaded = time.monotonic()
             try:
-                warmed = warm_up(version.path, servable)
+                is_serving = any(other.state == AVAILABLE for other in self._all())
+                warmed = warm_up(version.path, servable, rest=WARMUP_REST if is_serving else 0.0)
             except BaseException:
                 servable.close()
                 raise
@@ -240,8 +242,9 @@ class Models:
             left = self._policy.retries - version.tries + 1
             retry_at = time.monotonic() + self._policy.retry_s if left > 0 else None
             version.failed(Failure(text, before, retry_at))
+            foreseen = isinstance(error, (OSError, ValueError, ServingError))
             event(
-                logging.ERROR, "cannot load version", traceback=True,
+                logging.ERROR, "cannot load version", traceback=not foreseen,
                 model=version.model, version=version.number, error=text, retries_left=max(0, left),
             )  # fmt: skip
             return

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import socket
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -69,6 +71,14 @@ class RestServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type["_Handler"]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's own would ask the DNS for our name, which may take long
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         event(logging.WARNING, "a REST connection failed", traceback=True)
@@ -127,6 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.close_connection = True  # the body stays unread
         self._send(*_error(501, "this server predicts over gRPC only; REST tells status, metadata and metrics"))
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Errors of http.server itself, such as an unknown method or a malformed line."""
+        self.close_connection = True
+        self._send(*_error(int(code), message or "this request is not understood"))
 
     def log_message(self, format: str, *args: object) -> None:
         """Scrapes and probes are not worth a line."""

@@ -10,12 +10,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from tensorflow_serving.apis import (
-    model_service_pb2,
-    model_service_pb2_grpc,
-    prediction_service_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from serving.server.batching import Scheduler
 from serving.server.config import ConfigError
@@ -135,8 +130,8 @@ class Server:
     def _register(self) -> None:
         server = self._grpc
         about = {"whence-engine": self._engine.name, "whence-precision": self._engine.precision}
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self._prediction, server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._models, about=about), server)
+        status = ModelService(self._models, about=about)
+        server.add_generic_rpc_handlers((self._prediction.handler(), status.handler()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         reflection.enable_server_reflection(_REFLECTED, server)
 

@@ -3,20 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import numpy as np
 from google.protobuf.any_pb2 import Any as AnyMessage
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from serving.server import requests
 from serving.server.batching import Scheduler
@@ -26,15 +21,18 @@ from serving.server.logs import event
 from serving.server.metrics import Metrics
 from serving.server.models import Models
 
-SIGNATURE_DEF = "signature_def"
-_CLOCK_SLACK_S = 0.05
+SIGNATURE_DEF: Final = "signature_def"
+_CLOCK_SLACK_S: Final = 0.05
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]  # untyped base
+class PredictionService:
     """Predict and GetModelMetadata; the calls for tf.Example (Classify, Regress, MultiInference) are UNIMPLEMENTED."""
+
+    name = "tensorflow.serving.PredictionService"
 
     def __init__(self, models: Models, scheduler: Scheduler, metrics: Metrics) -> None:
         self._models, self._scheduler, self._metrics = models, scheduler, metrics
@@ -42,19 +40,20 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a gRPC server needs to offer this service."""
+        return _handler(
+            self.name,
+            Predict=(self._counted("Predict", self._predict), predict_pb2.PredictRequest),
+            GetModelMetadata=(
+                self._counted("GetModelMetadata", self._metadata),
+                get_model_metadata_pb2.GetModelMetadataRequest,
+            ),
+        )
+
     async def idle(self) -> None:
         """Waits until every request that was accepted is answered."""
         await self._idle.wait()
-
-    async def Predict(self, request: predict_pb2.PredictRequest, context: Context) -> predict_pb2.PredictResponse:  # noqa: N802
-        """Runs a signature."""
-        return await self._answer("Predict", request.model_spec.name, self._predict(request, context), context)
-
-    async def GetModelMetadata(  # noqa: N802
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Context
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Names, dtypes and shapes of the signatures."""
-        return await self._answer("GetModelMetadata", request.model_spec.name, self._metadata(request), context)
 
     async def _predict(self, request: predict_pb2.PredictRequest, context: Context) -> predict_pb2.PredictResponse:
         remaining = context.time_remaining()
@@ -68,61 +67,69 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
             return requests.reply(call, outputs, model=version.model, version=version.number)
 
     async def _metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, _: Context
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        if not request.metadata_field:
-            raise InvalidArgument(f"metadata_field is empty, expected {SIGNATURE_DEF!r}")
-        if unknown := set(request.metadata_field) - {SIGNATURE_DEF}:
-            raise InvalidArgument(
-                f"metadata_field {', '.join(sorted(unknown))!r} is not supported, expected {SIGNATURE_DEF!r}"
-            )
+        if set(request.metadata_field) != {SIGNATURE_DEF}:
+            asked = ", ".join(request.metadata_field) or "empty"
+            raise InvalidArgument(f"metadata_field is {asked}, expected {SIGNATURE_DEF!r}")
         with self._models.using(request.model_spec) as version:
             return metadata(version.model, version.number, version.servable.signature_def_map)
 
-    async def _answer(self, api: str, model: str, work: Awaitable[_Reply], context: Context) -> _Reply:
-        start = time.monotonic()
-        status = grpc.StatusCode.CANCELLED
-        self._active += 1
-        self._idle.clear()
-        try:
-            reply = await translated(work, context)
-            status = grpc.StatusCode.OK
-            return reply
-        except grpc.aio.AbortError:
-            status = context.code()
-            raise
-        except asyncio.CancelledError:
-            # The caller's clock starts first, so its hanging up reaches us a little before our own end of the time.
-            remaining = context.time_remaining()
-            if remaining is not None and remaining < _CLOCK_SLACK_S:
-                status = grpc.StatusCode.DEADLINE_EXCEEDED
-            raise
-        finally:
-            known = model if model in self._models.names else "unknown"  # callers must not make labels up
-            self._metrics.requested(known, api, status.name, time.monotonic() - start)
-            self._active -= 1
-            if self._active == 0:
-                self._idle.set()
+    def _counted(
+        self, api: str, method: Callable[[Any, Context], Coroutine[Any, Any, _Reply]]
+    ) -> Callable[[Any, Context], Coroutine[Any, Any, _Reply]]:
+        """The method, its outcome counted before the caller hears of it."""
+
+        async def counted(request: Any, context: Context) -> _Reply:
+            start = time.monotonic()
+            status = grpc.StatusCode.UNKNOWN
+            self._active += 1
+            self._idle.clear()
+            try:
+                reply = await _foreseen(method(request, context))
+                status = grpc.StatusCode.OK
+                return reply
+            except ServingError as error:
+                status = error.code
+                raise
+            except asyncio.CancelledError:
+                status = _why_cancelled(context)
+                raise
+            finally:
+                name = request.model_spec.name
+                known = name if name in self._models.names else "unknown"  # callers must not make labels up
+                self._metrics.requested(known, api, status.name, time.monotonic() - start)
+                self._active -= 1
+                if self._active == 0:
+                    self._idle.set()
+
+        return counted
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]  # untyped base
-    """GetModelStatus; HandleReloadConfigRequest is UNIMPLEMENTED: configuration changes by a restart."""
+class ModelService:
+    """GetModelStatus; HandleReloadConfigRequest is UNIMPLEMENTED: configuration changes by a restart.
+
+    Args:
+        models: What is asked about.
+        about: What the server computes with; it is sent as trailing metadata.
+    """
+
+    name = "tensorflow.serving.ModelService"
 
     def __init__(self, models: Models, *, about: Mapping[str, str]) -> None:
         self._models, self._about = models, tuple(about.items())
 
-    async def GetModelStatus(  # noqa: N802
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a gRPC server needs to offer this service."""
+        return _handler(self.name, GetModelStatus=(self._status, get_model_status_pb2.GetModelStatusRequest))
+
+    async def _status(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: Context
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of a model's versions; what the server computes with is in the trailing metadata."""
         context.set_trailing_metadata(self._about)
-
-        async def status() -> get_model_status_pb2.GetModelStatusResponse:
-            return get_model_status_pb2.GetModelStatusResponse(
-                model_version_status=self._models.statuses(request.model_spec)
-            )
-
-        return await translated(status(), context)
+        return get_model_status_pb2.GetModelStatusResponse(
+            model_version_status=self._models.statuses(request.model_spec)
+        )
 
 
 def metadata(model: str, version: int, signature_def_map: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
@@ -136,17 +143,70 @@ def metadata(model: str, version: int, signature_def_map: Any) -> get_model_meta
     return response
 
 
-async def translated(work: Awaitable[_Reply], context: Context) -> _Reply:
-    """The result, or the call aborted with the error's status; what was not expected is logged, not told."""
+def _handler(
+    service: str, **methods: tuple[Callable[[Any, Context], Coroutine[Any, Any, Any]], Any]
+) -> grpc.GenericRpcHandler:
+    """The methods of a service, each with the message it takes; every other method is UNIMPLEMENTED.
+
+    Not the generated `add_*_to_server`: with it, whoever sends bytes that are no message fills the log with tracebacks.
+    """
+    return grpc.method_handlers_generic_handler(
+        service,
+        {
+            name: grpc.unary_unary_rpc_method_handler(
+                _translated(method, message.DESCRIPTOR.name),
+                request_deserializer=_reader(message),
+                response_serializer=lambda reply: reply.SerializeToString(),
+            )
+            for name, (method, message) in methods.items()
+        },
+    )
+
+
+def _reader(message: Any) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        try:
+            return message.FromString(data)
+        except DecodeError:
+            return None
+
+    return read
+
+
+def _translated(
+    method: Callable[[_Request, Context], Coroutine[Any, Any, _Reply]], message: str
+) -> Callable[[_Request | None, Context], Coroutine[Any, Any, _Reply]]:
+    """The method, its errors turned into the call's status."""
+
+    async def answer(request: _Request | None, context: Context) -> _Reply:
+        try:
+            if request is None:
+                raise Internal(f"these bytes are no {message}")  # INTERNAL: gRPC's own status for that
+            return await _foreseen(method(request, context))
+        except ServingError as error:
+            failure = error
+        await context.abort(failure.code, str(failure))
+        raise AssertionError("abort raises")
+
+    return answer
+
+
+async def _foreseen(work: Awaitable[_Reply]) -> _Reply:
+    """The result or a ServingError; any other failure is logged, and the caller is told only that there was one."""
     try:
         return await work
-    except ServingError as error:
-        failure: ServingError = error
+    except ServingError:
+        raise
     except Exception:
         event(logging.ERROR, "a request failed", traceback=True)
-        failure = Internal("internal error; the server's log says more")
-    await context.abort(failure.code, str(failure))
-    raise AssertionError("abort raises")
+        raise Internal("internal error; the server's log says more") from None
+
+
+def _why_cancelled(context: Context) -> grpc.StatusCode:
+    """The caller's clock starts first, so its hanging up reaches us a little before our own end of the time."""
+    remaining = context.time_remaining()
+    is_late = remaining is not None and remaining < _CLOCK_SLACK_S
+    return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
 
 
 async def _all(futures: Sequence[Future[Arrays]]) -> list[Arrays]:

@@ -55,6 +55,9 @@ class TensorFlowEngine:
             with session.graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(path))
             return SavedModel(session, meta_graph.signature_def)
+        except tf.errors.OpError as error:
+            session.close()
+            raise ValueError(_reason(error.message)) from error
         except BaseException:
             session.close()
             raise

@@ -1,6 +1,8 @@
 """Replays the requests that a version brings along, so that the first caller finds every graph already built."""
 
 import logging
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +18,13 @@ FILE: Final = Path("assets.extra/tf_serving_warmup_requests")  # TensorFlow Serv
 MAX_RECORDS: Final = 1000  # the same
 
 
-def warm_up(path: Path, servable: Servable) -> int:
+def warm_up(path: Path, servable: Servable, *, rest: float = 0.0) -> int:
     """Runs every recorded request of a version directory and returns how many there were; without a file, 0.
+
+    Args:
+        path: The version directory.
+        servable: What was loaded from it.
+        rest: Pause after each run, as a multiple of its time: leaves the cores to those who are being served meanwhile.
 
     Raises:
         ValueError: The file is damaged or holds more than 1000 records.
@@ -27,17 +34,25 @@ def warm_up(path: Path, servable: Servable) -> int:
     if not file.is_file():
         return 0
     count = 0
+    for log in _records(file):
+        count += 1
+        if count > MAX_RECORDS:
+            raise ValueError(f"{FILE} has more than {MAX_RECORDS} records")
+        if log.WhichOneof("log_type") != "predict_log":
+            event(logging.WARNING, "skipped a warmup record that is no predict_log", path=path, record=count)
+            continue
+        call = read(log.predict_log.request, servable)
+        start = time.monotonic()
+        servable.run(call.signature.name, call.inputs)
+        time.sleep(rest * (time.monotonic() - start))
+    return count
+
+
+def _records(file: Path) -> Iterator[prediction_log_pb2.PredictionLog]:
+    whole = 0
     try:
         for record in tf.compat.v1.io.tf_record_iterator(str(file)):
-            count += 1
-            if count > MAX_RECORDS:
-                raise ValueError(f"{FILE} has more than {MAX_RECORDS} records")
-            log = prediction_log_pb2.PredictionLog.FromString(record)
-            if log.WhichOneof("log_type") != "predict_log":
-                event(logging.WARNING, "skipped a warmup record that is no predict_log", path=path, record=count)
-                continue
-            call = read(log.predict_log.request, servable)
-            servable.run(call.signature.name, call.inputs)
-    except (tf.errors.DataLossError, DecodeError) as error:
-        raise ValueError(f"{FILE}: record {count + 1} is damaged") from error
-    return count
+            yield prediction_log_pb2.PredictionLog.FromString(record)
+            whole += 1
+    except (DecodeError, tf.errors.DataLossError) as error:
+        raise ValueError(f"{FILE}: record {whole + 1} is damaged") from error

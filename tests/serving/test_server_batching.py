@@ -85,7 +85,7 @@ def test_a_lone_request_does_not_wait_for_company(server: Client) -> None:
     start = time.monotonic()
     for _ in range(20):
         server.predict({"x": ROW})
-    assert (time.monotonic() - start) / 20 < 0.05
+    assert (time.monotonic() - start) / 20 < 0.2
 
 
 def test_batch_timeout_makes_a_lone_request_wait(base_path: Path, tmp_path: Path) -> None:
@@ -199,11 +199,11 @@ def test_without_batching_every_request_runs_alone(base_path: Path) -> None:
 
 def test_two_runners_run_at_the_same_time(base_path: Path, tmp_path: Path) -> None:
     with running(serving(base_path, tmp_path, "max_batch_size { value: 1 } num_batch_threads { value: 2 }")) as client:
-        start = time.monotonic()
-        calls = [client.begin({"seconds": np.float32([0.5])}, "busy") for _ in "ab"]
-        for call in calls:
-            call.result()
-        assert time.monotonic() - start < 0.95
+        first = held(client, 1.5)
+        second = held(client, 0)
+        assert second.result()
+        assert not first.done()
+        first.result()
 
 
 def test_many_callers_that_give_up_leave_nothing_behind(server: Client) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import urllib.error
 import urllib.request
 
@@ -117,6 +118,14 @@ def test_rest_does_not_predict(server: Client) -> None:
         urllib.request.urlopen(url, data=b'{"instances": []}', timeout=10)
     with refused.value as error:
         assert (error.code, "gRPC only" in error.read().decode()) == (501, True)
+
+
+@pytest.mark.parametrize("line", [b"PAINT / HTTP/1.1", b"GET /", b"\x16\x03\x01"])
+def test_rest_answers_what_it_does_not_understand_in_json(server: Client, line: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.rest_port or 0), timeout=10) as connection:
+        connection.sendall(line + b"\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert set(json.loads(answer.rpartition(b"\r\n")[2])) == {"error"}
 
 
 def test_metrics_are_valid_and_carry_tensorflow_servings_names(server: Client) -> None:
