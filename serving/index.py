@@ -70,15 +70,15 @@ class Index:
         """Map the files of `folder`. Raises BadIndex."""
         try:
             self.facts = Facts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
-            self._embeddings: NDArray[np.float32] = np.load(folder / EMBEDDINGS, mmap_mode="r")
+            self.embeddings: NDArray[np.float32] = np.load(folder / EMBEDDINGS, mmap_mode="r")
             with (folder / OBJECTS).open("rb") as file:
                 self._objects = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError, TypeError) as error:
             raise BadIndex(f"{folder} is no index: {error}") from error
         shape = self.facts.objects, self.facts.dimensions
-        if self._embeddings.shape != shape or self._embeddings.dtype != np.float32:
+        if self.embeddings.shape != shape or self.embeddings.dtype != np.float32:
             raise BadIndex(
-                f"{folder / EMBEDDINGS} is {self._embeddings.dtype} {self._embeddings.shape}, not float32 {shape}"
+                f"{folder / EMBEDDINGS} is {self.embeddings.dtype} {self.embeddings.shape}, not float32 {shape}"
             )
         self._ends = _line_ends(self._objects)
         if len(self._ends) != self.facts.objects:
@@ -90,11 +90,12 @@ class Index:
             raise ValueError(
                 f"an embedding of shape {embedding.shape} for an index of {self.facts.dimensions} dimensions"
             )
-        similarities = self._embeddings @ embedding  # [N]
+        similarities = self.embeddings @ embedding  # [N]
         best = top(similarities, count)
-        return [Neighbour(self._object(int(i)), float(similarities[i])) for i in best]
+        return [Neighbour(self.object(int(i)), float(similarities[i])) for i in best]
 
-    def _object(self, position: int) -> ArtObject:
+    def object(self, position: int) -> ArtObject:
+        """The object whose embedding is row `position`."""
         begin = int(self._ends[position - 1]) + 1 if position else 0
         known: dict[str, str] = json.loads(self._objects[begin : int(self._ends[position])])
         return ArtObject(**{field.name: known.get(field.name, "") for field in fields(ArtObject)})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from training import collect, index, pipeline
+from training import collect, decisions, index, pipeline, reference, reproduce, retrieval
 
 RELEASE_DIR: Final = Path(__file__).parent / "release"
 
@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pipeline.add_commands(commands, RELEASE_DIR)
     _add_export(commands)
     index.add_command(commands, RELEASE_DIR)
+    retrieval.add_command(commands)
+    decisions.add_command(commands)
+    reference.add_command(commands, RELEASE_DIR)
+    reproduce.add_command(commands, RELEASE_DIR)
     _add_ranges(commands)
     options = parser.parse_args(arguments)
     try:

@@ -1,5 +1,6 @@
 """What the released model says about many pictures: the graph that is exported, asked in batches on this machine."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from training.checkpoint import WEIGHTS, digest, load_release
+from training.config import from_values
 from training.export import Servable, build_release_model
+from training.fit import RUN
+from training.prepare import load_prepared
+from training.records import Record
 
 BATCH: Final = 16  # pictures; larger ones gain nothing on a processor
 
@@ -37,3 +42,13 @@ class ReleasedModel:
         """The outputs for uint8 [N, 224, 224, 3], N > 0."""
         parts = [self._graph(tf.constant(images[at : at + BATCH])) for at in range(0, len(images), BATCH)]
         return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+
+def validation_of(run: Path) -> tuple[list[Record], NDArray[np.uint8]]:
+    """Records and pixels of what a run was trained and measured on. Raises ValueError when they have changed since."""
+    facts = json.loads((run / RUN).read_text())
+    config = from_values(facts["config"])
+    records, pixels, split = load_prepared(config.prepared)
+    if split["digest"] != facts["split"]:
+        raise ValueError(f"{run} was trained on another split than {config.prepared} holds")
+    return records, pixels
