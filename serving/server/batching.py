@@ -113,11 +113,12 @@ class Scheduler:
                 self._metrics.rejected(version.model)
                 raise Unavailable(f"the queue of model {version.model!r} is full: {waiting} of {room} rows are waiting")
             for task in tasks:
+                version.acquire()  # until the task is done, also when its caller is gone while it runs
                 self._lines.setdefault(task.kind, deque()).append(task)
                 self._count(task, +1)
             self._changed.notify(len(tasks))
         for task in tasks:
-            task.future.add_done_callback(partial(self._forget, task))
+            task.future.add_done_callback(partial(self._ended, task))
         return [task.future for task in tasks]
 
     def close(self) -> None:
@@ -147,15 +148,15 @@ class Scheduler:
             self._waiting.pop(place, None)
         self._metrics.waiting(task.version.model, sign * task.weight)
 
-    def _forget(self, task: Task, future: "Future[Arrays]") -> None:
-        """Takes a cancelled task out of the line; one that a runner has taken is no longer in it."""
-        if not future.cancelled():
-            return
-        with self._changed:
-            line = self._lines.get(task.kind)
-            if line is not None and task in line:
-                line.remove(task)
-                self._left(task)
+    def _ended(self, task: Task, future: "Future[Arrays]") -> None:
+        """Lets the version go, and takes a cancelled task out of the line unless a runner has seen it already."""
+        if future.cancelled():
+            with self._changed:
+                line = self._lines.get(task.kind)
+                if line is not None and task in line:
+                    line.remove(task)
+                    self._left(task)
+        task.version.release()
 
     def _left(self, task: Task) -> None:
         self._count(task, -1)
@@ -172,11 +173,9 @@ class Scheduler:
             except Exception:
                 event(logging.ERROR, "the model failed", traceback=True, model=version.model, version=version.number)
                 _fail(tasks, Internal("the model failed; the server's log says why"))
-            finally:
-                version.release()
 
     def _take(self) -> list[Task]:
-        """The next tasks that run together, with the version held for them; empty when the server stops."""
+        """The next tasks that run together; empty when the server stops."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -184,7 +183,6 @@ class Scheduler:
                 if due:
                     tasks = self._pop(min(due, key=lambda line: line[0].enqueued), now)
                     if tasks:
-                        tasks[0].version.acquire()  # their callers still hold it, or their futures would be cancelled
                         return tasks
                 elif self._lines:
                     oldest = min(line[0].enqueued for line in self._lines.values())

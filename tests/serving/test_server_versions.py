@@ -98,6 +98,18 @@ def test_an_old_version_is_unloaded_only_after_its_last_request(base_path: Path,
         wait_until(lambda: client.states() == {1: "END", 2: "AVAILABLE"}, "version 1 is gone")
 
 
+def test_an_old_version_outlives_a_caller_who_has_gone_while_it_runs(base_path: Path, zoo_of_two: Path) -> None:
+    with running(one_model(base_path)) as client:
+        client.predict({"seconds": np.float32([0])}, "busy")
+        gone = client.begin({"seconds": np.float32([1.5])}, "busy")
+        publish(zoo_of_two, base_path, 2)
+        wait_until(lambda: client.states().get(2) == "LOADING", "version 2 is LOADING")
+        gone.cancel()
+        wait_until(lambda: client.states() == {1: "UNLOADING", 2: "AVAILABLE"}, "version 1 waits for its run to end")
+        wait_until(lambda: client.states() == {1: "END", 2: "AVAILABLE"}, "version 1 is gone")
+        assert version_of(client) == (2, 2.0)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
