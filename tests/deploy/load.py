@@ -1,11 +1,13 @@
 """Predictions sent all the time while a test breaks something, and what came back."""
 
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -79,3 +81,15 @@ def answers_200(url: str) -> bool:
         return httpx.get(url, timeout=8).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def main(url: str, callers: str, stop: str) -> None:
+    """For a host of its own: load until the file `stop` appears, then a line for each status."""
+    with predicting(url, callers=int(callers)) as answers:
+        while not Path(stop).exists():
+            time.sleep(0.1)
+    print("\n".join(str(status) for status in answers.statuses().elements()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
