@@ -18,6 +18,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.reference import Reference
@@ -165,3 +166,19 @@ class Metrics:
     def response(self) -> Response:
         """All of them, for Prometheus."""
         return Response(generate_latest(self._exposed), content_type=CONTENT_TYPE_LATEST)
+
+
+def markdown() -> str:
+    """The table of all metrics, as it stands in the README."""
+    rows = ["| metric | type | what it tells |", "|---|---|---|"]
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            # The library has no public way to a metric's labels before it was used.
+            labels = f"{{{','.join(metric._labelnames)}}}" if metric._labelnames else ""
+            suffix = "_total" if metric._type == "counter" else ""
+            rows.append(f"| `{metric._name}{suffix}{labels}` | {metric._type} | {metric._documentation} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(markdown())
