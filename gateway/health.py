@@ -41,8 +41,9 @@ class Readiness:
             return NotReady("the gateway is stopping")
         if time.monotonic() - self._looked >= self._fresh_s and self._look.acquire(blocking=False):
             try:
-                self._problem = self._examine()
+                before, self._problem = self._problem, self._examine()
                 self._looked = time.monotonic()
+                _tell(before, self._problem)
             finally:
                 self._look.release()
         return self._problem
@@ -55,7 +56,6 @@ class Readiness:
             if time.monotonic() - self._client.answered > PROOF_S:
                 self._client.predict(_BLACK, deadline=Deadline.after(PREDICT_TIMEOUT_S))
         except Problem as problem:
-            log.warning("not ready: %s", problem.detail)
             return NotReady(problem.detail)
         return None
 

@@ -33,7 +33,7 @@ def config(level: str) -> dict[str, Any]:
         "root": {"level": "WARNING", "handlers": ["stdout"]},
         "loggers": {
             "whence": {"level": level.upper()},
-            "gunicorn.error": {"level": "INFO", "handlers": ["stdout"], "propagate": False},
+            "gunicorn.error": {"level": level.upper(), "handlers": ["stdout"], "propagate": False},
             "gunicorn.access": {"level": "CRITICAL", "propagate": False},
         },
     }
