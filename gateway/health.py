@@ -60,6 +60,14 @@ class Readiness:
         return None
 
 
+def _tell(before: Problem | None, now: Problem | None) -> None:
+    """Log a verdict that is not the one before it."""
+    if now and (not before or before.detail != now.detail):
+        log.warning("not ready: %s", now.detail)
+    elif before and not now:
+        log.info("ready")
+
+
 def blueprint(readiness: Readiness) -> Blueprint:
     """The two routes."""
     routes = Blueprint("health", __name__)
