@@ -38,7 +38,9 @@ class Client:
 
     def __init__(self, port: int, rest_port: int | None = None) -> None:
         self.port, self.rest_port = port, rest_port
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
+        # A server that is still starting is asked again soon, not after gRPC's growing pauses.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 200)]
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.end: Callable[[], object] = lambda: None  # asks the server to stop
