@@ -31,8 +31,8 @@ def model_card(release: Release, evaluation: dict[str, Any]) -> str:
         "",
         "VGG16 without its top (Simonyan and Zisserman 2014; ImageNet weights by the Visual Geometry Group, CC BY 4.0) at "
         f"224 x 224, squashed. A linear head reads {shape.features:,} numbers: mean and standard deviation of every channel "
-        f"of blocks {_list(shape.blocks)}, and of blocks {_list(shape.covariance_blocks)} the covariances of their "
-        f"{shape.covariance_rank} strongest directions, each covariance c as c / sqrt(|c| + 0.05). All of these are sums "
+        f"of blocks {_list(shape.blocks)}, and the covariances of their {_list(shape.ranks)} strongest directions, each "
+        "covariance c as c / sqrt(|c| + 0.05). All of these are sums "
         "over positions, so a heat map is exact: its cells and the evenly spread constant add up to the logit.",
         f"The embedding is {shape.embedding_size} principal directions of the two highest blocks' means and deviations, of "
         "unit length.",

@@ -31,8 +31,7 @@ class TrainConfig:
     measured_by: Path | None = None
 
     blocks: tuple[int, ...] = (2, 3, 4, 5)  # blocks of VGG16 that the head reads
-    covariance_blocks: tuple[int, ...] = (3, 4, 5)  # those of which it also reads how channels vary together
-    covariance_rank: int = 48  # directions per block whose covariances are read: rank * (rank + 1) / 2 numbers
+    ranks: tuple[int, ...] = (0, 128, 88, 56)  # per block: directions whose covariances it reads, rank * (rank + 1) / 2
     embedding_size: int = 64  # numbers in an embedding
 
     views: int = 4  # cached pictures of each picture: itself, and this many less one augmented
@@ -52,6 +51,7 @@ class TrainConfig:
     seeds: tuple[int, ...] = (0,)  # each is a fine-tuning run; the first is the one that is released
 
     target_accuracy: float = 0.9  # of accepted answers
+    strangers: int = 240  # pictures of each kind that the out-of-distribution score is measured on
     known_share: float = 0.98  # of validation pictures that must not be called out of distribution
 
     unknown: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -64,15 +64,15 @@ class TrainConfig:
             raise ValueError(f"labels must be two or more, different, in alphabetical order: {', '.join(self.labels)}")
         if self.measured_by and self.epochs:
             raise ValueError("measured_by keeps that run's convolutions: epochs must be 0")
+        if len(self.ranks) != len(self.blocks):
+            raise ValueError("ranks needs a number for each of blocks")
         if self.views < 1 or self.epochs < 0 or not self.seeds:
             raise ValueError("views and seeds must be at least one, epochs at least zero")
 
     @property
     def shape(self) -> ModelShape:
         """The network that this run trains."""
-        return ModelShape(
-            len(self.labels), self.blocks, self.covariance_blocks, self.covariance_rank, self.embedding_size
-        )
+        return ModelShape(len(self.labels), self.blocks, self.ranks, self.embedding_size)
 
     @property
     def shares(self) -> dict[str, float]:

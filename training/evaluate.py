@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from serving import contract
-from training import baselines, plots
+from training import baselines, plots, servables
 from training.calibrate import cross_calibrated, energy
 from training.checkpoint import load_release
 from training.config import TrainConfig, from_values
@@ -30,8 +30,6 @@ from training.report import write_report
 from training.strangers import auroc, no_artworks
 
 EVALUATION: Final = "evaluation.json"
-STRANGERS: Final = 320  # pictures of each kind that the out-of-distribution score is measured on
-DRAWN: Final = 60  # of them drawn here
 # Slices of the validation pictures that are reported, in this order.
 SLICES: Final[dict[str, Callable[[Record], bool]]] = {
     "random": lambda r: r.part == RANDOM,
@@ -67,7 +65,7 @@ def evaluate(run: Path, *, model: Path | None = None, floor: bool = True) -> dic
         "answers": "the SavedModel's probabilities" if model else "the run's logits, calibrated by the other half",
         "model": measure(found, truth, chosen, config),
         "baselines": _baselines(config, records, pixels, answers.rows, truth, chosen) if floor else {},
-        "strangers": _strangers(run, records, pixels, answers.rows),
+        "strangers": _strangers(config, records, pixels, answers.rows),
         "per_class": per_class(found, truth, config.labels),
         "reliability": reliability(found, truth),
         "stages": facts["stages"],
@@ -104,16 +102,14 @@ def ask_saved_model(
     directory: Path, pixels: NDArray[np.uint8], rows: NDArray[np.int64], labels: tuple[str, ...], *, batch: int = 8
 ) -> Floats:
     """Probabilities [R, C] of a version directory, by its signature. Raises ValueError when its labels are others."""
-    import tensorflow as tf
-
-    signature = tf.saved_model.load(str(directory)).signatures[contract.SERVING]
+    ask = servables.load(directory)
     found = []
-    for first in tqdm(range(0, len(rows), batch), "SavedModel", unit="batch", mininterval=5):
-        answer = signature(images=tf.constant(pixels[rows[first : first + batch]]))
-        names = tuple(name.decode() for name in answer[contract.LABELS].numpy()[0])
+    for first in tqdm(range(0, len(rows), batch), "servable", unit="batch", mininterval=5):
+        answer = ask(np.ascontiguousarray(pixels[rows[first : first + batch]]))
+        names = tuple(name.decode() for name in answer[contract.LABELS][0])
         if names != labels:
             raise ValueError(f"{directory} answers with {', '.join(names)}, the run with {', '.join(labels)}")
-        found.append(answer[contract.PROBABILITIES].numpy())
+        found.append(answer[contract.PROBABILITIES])
     return np.concatenate(found)
 
 
@@ -125,13 +121,13 @@ def _part(
 
 
 def _strangers(
-    run: Path, records: Sequence[Record], pixels: NDArray[np.uint8], rows: NDArray[np.int64]
+    config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.uint8], rows: NDArray[np.int64]
 ) -> dict[str, dict[str, Any]]:
     """How well two scores tell validation pictures from strangers: area under the ROC curve, per kind of stranger.
 
     `energy` is the servable's ood_score; `distance` is how far the embedding lies from the nearest class's mean.
     """
-    released = load_release(run / CHECKPOINT)
+    released = load_release(config.run / CHECKPOINT)
     model = build_release_model(released)
     rng = np.random.default_rng(0)
 
@@ -141,9 +137,9 @@ def _strangers(
         return tuple(np.concatenate([part[name] for part in found]) for name in (LOGITS, contract.EMBEDDING))
 
     def draw(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return pixels[np.sort(rng.permutation(chosen)[:STRANGERS])]
+        return pixels[np.sort(rng.permutation(chosen)[: config.strangers])]
 
-    train = np.sort(rng.permutation(np.flatnonzero([r.part == TRAIN for r in records]))[:STRANGERS])
+    train = np.sort(rng.permutation(np.flatnonzero([r.part == TRAIN for r in records]))[: config.strangers])
     truth = np.array([released.labels.index(records[i].culture) for i in train])
     _, embeddings = ask(pixels[train])
     centres = np.stack([embeddings[truth == c].mean(0) for c in np.unique(truth)])
@@ -156,7 +152,7 @@ def _strangers(
         }
 
     known = scores(draw(rows))
-    kinds = {"no artworks": no_artworks(DRAWN)}
+    kinds = {"no artworks": no_artworks(config.strangers // 4)}
     others = np.flatnonzero([record.part == OTHER for record in records])
     if len(others):
         kinds["other cultures"] = draw(others)

@@ -154,7 +154,7 @@ def _directions(
     config: TrainConfig, model: keras.Model, pixels: NDArray[np.uint8], path: Path
 ) -> dict[int, NDArray[np.float32]]:
     """Per block [K, rank]: principal directions of the pooled block over positions, scaled to unit variance."""
-    blocks = [block for block in config.shape.blocks if block in config.shape.covariance_blocks]
+    blocks = [block for block in config.shape.blocks if config.shape.rank(block)]
     if blocks and not path.exists():
         taps, preprocessing = model.get_layer("backbone"), model.get_layer("preprocessing")
         inner = keras.Model(taps.input, [taps.get_layer(last_convolution(block)).output for block in blocks])
@@ -172,7 +172,7 @@ def _directions(
                     flat[:, rng.integers(0, flat.shape[1], DIRECTION_POSITIONS)].reshape(-1, flat.shape[-1])
                 )
             del first
-        found = {block: _principal(np.concatenate(values), config.covariance_rank) for block, values in seen.items()}
+        found = {block: _principal(np.concatenate(values), config.shape.rank(block)) for block, values in seen.items()}
         with path.open("wb") as file:
             np.savez(file, **{str(block): basis for block, basis in found.items()})
     return {block: np.load(path)[str(block)] for block in blocks}
@@ -187,6 +187,6 @@ def _principal(values: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
 
 def _key(config: TrainConfig, records: Sequence[Record]) -> str:
     values = to_values(config)
-    parts = ("data", "base_weights", "blocks", "covariance_blocks", "covariance_rank", "augmentation", "precision")
+    parts = ("data", "base_weights", "blocks", "ranks", "augmentation", "precision")
     files = [(record.file, record.bytes) for record in records]
     return hashlib.sha256(json.dumps([[values[name] for name in parts], files]).encode()).hexdigest()[:12]

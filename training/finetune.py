@@ -5,6 +5,7 @@ goes on after its last whole epoch.
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,7 +93,8 @@ def _callbacks(config: TrainConfig, folder: Path, validation: _Validation) -> li
         keras.callbacks.EarlyStopping("val_nll", patience=config.patience, restore_best_weights=True, mode="min"),
         keras.callbacks.CSVLogger(folder / EPOCHS, append=True),
     ]
-    if keras.backend.backend() == "tensorflow":  # Keras writes TensorBoard's files through TensorFlow only
+    # Keras writes TensorBoard's files through TensorFlow, and needs the package of that name for it.
+    if keras.backend.backend() == "tensorflow" and find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     return callbacks
 

@@ -25,9 +25,9 @@ from training.config import TrainConfig, to_values
 from training.data import Examples
 from training.features import CUT, extract, retextured, set_directions
 from training.finetune import finetune
-from training.head import picture_weights, project, solve, standardise
+from training.head import even_out, picture_weights, project, solve, standardise
 from training.metrics import summary
-from training.model import build_model, load_weights, weights_of
+from training.model import CHANNELS, LOGITS, build_model, load_weights, weights_of
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
 
@@ -106,10 +106,9 @@ def _train(
 
 def head_logits(model: keras.Model, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the head makes of cached features."""
-    weights = weights_of(model)
-    standard = (np.asarray(features) - weights["head/shift"]) * weights["head/scale"]
-    result: NDArray[np.float32] = standard @ weights["head/kernel"] + weights["head/bias"]
-    return result
+    head = model.get_layer("head")
+    parts = [np.asarray(features[at : at + 512]) for at in range(0, len(features), 512)]
+    return np.concatenate([np.asarray(head(part)[LOGITS]) for part in parts])
 
 
 def environment() -> dict[str, str]:
@@ -130,9 +129,11 @@ def _solve_head(
     """The head's optimum on all views of the training pictures, and the embedding's directions."""
     train = examples.train
     known = np.concatenate([view[train] for view in views])
-    shift, scale = standardise(known)
-    known -= shift
-    known *= scale
+    own, slices = config.shape.standardised(), config.shape.slices()
+    shift, scale = standardise(known[:, own])
+    known[:, own] = (known[:, own] - shift) * scale
+    pairs = [slice(slices[n].start + 2 * CHANNELS[n], slices[n].stop) for n in config.shape.blocks if config.shape.rank(n)]
+    factors = even_out(known, pairs)
     kernel, bias = solve(
         known,
         np.tile(examples.truth[train], len(views)),
@@ -141,6 +142,8 @@ def _solve_head(
         weight_decay=config.weight_decay,
         smoothing=config.label_smoothing,
     )
+    for place, factor in zip(pairs, factors, strict=True):
+        kernel[place] *= factor  # the network reads covariances as they are
     embedded = known[: len(train) : max(1, len(train) // EMBEDDED_PICTURES), config.shape.embedded()]
     head = {"shift": shift, "scale": scale, "kernel": kernel, "bias": bias,
             "projection": project(embedded, config.embedding_size)}  # fmt: skip

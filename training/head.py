@@ -23,6 +23,15 @@ def picture_weights(truth: Ints, groups: Sequence[str], *, group_weight: float) 
     return result
 
 
+def even_out(features: NDArray[np.float32], slices: Sequence[slice]) -> list[float]:
+    """Brings each slice of columns to mean square 1, in place: one penalty then suits all. Returns the factors."""
+    factors = []
+    for place in slices:
+        factors.append(float(1 / np.sqrt(np.mean(features[:, place] ** 2) + 1e-12)))
+        features[:, place] *= factors[-1]
+    return factors
+
+
 def standardise(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`shift` and `scale` that bring every feature to mean 0 and deviation 1; nearly constant ones are left small."""
     deviation = features.std(0)

@@ -40,14 +40,16 @@ class ModelShape:
 
     classes: int
     blocks: tuple[int, ...] = (2, 3, 4, 5)
-    covariance_blocks: tuple[int, ...] = (3, 4, 5)
-    covariance_rank: int = 48
+    ranks: tuple[int, ...] = (0, 128, 88, 56)  # per block: directions whose covariances are read
     embedding_size: int = 64
+
+    def rank(self, block: int) -> int:
+        """Directions of this block whose covariances are read."""
+        return self.ranks[self.blocks.index(block)]
 
     def features_of(self, block: int) -> int:
         """Numbers that the head reads of a block."""
-        pairs = self.covariance_rank * (self.covariance_rank + 1) // 2 if block in self.covariance_blocks else 0
-        return 2 * CHANNELS[block] + pairs
+        return 2 * CHANNELS[block] + self.rank(block) * (self.rank(block) + 1) // 2
 
     @property
     def features(self) -> int:
@@ -59,10 +61,15 @@ class ModelShape:
         ends = np.cumsum([self.features_of(block) for block in self.blocks]).tolist()
         return {n: slice(end - self.features_of(n), end) for n, end in zip(self.blocks, ends, strict=True)}
 
-    def embedded(self) -> NDArray[np.int32]:
-        """Positions of the features that the embedding reads: means and deviations of the two highest blocks."""
-        starts = [(self.slices()[block].start, 2 * CHANNELS[block]) for block in self.blocks[-2:]]
-        return np.concatenate([np.arange(start, start + size) for start, size in starts]).astype(np.int32)
+    def embedded(self) -> slice:
+        """The features that the embedding reads: the means of the highest block."""
+        start = self.slices()[self.blocks[-1]].start
+        return slice(start, start + CHANNELS[self.blocks[-1]])
+
+    def standardised(self) -> NDArray[np.int32]:
+        """Positions of the features that come in units of their own, all but the covariances."""
+        slices = self.slices()
+        return np.concatenate([np.arange(2 * CHANNELS[n]) + slices[n].start for n in self.blocks]).astype(np.int32)
 
 
 @keras.saving.register_keras_serializable("whence")
@@ -162,28 +169,46 @@ class LinearHead(keras.layers.Layer):
     def build(self, *_: Any) -> None:
         """Makes the weights: `shift` and `scale` standardise, `kernel` and `bias` classify, `projection` embeds."""
         features, shape, add = self.shape.features, self.shape, self.add_weight
-        self.shift = add(shape=(features,), name="shift", initializer="zeros", trainable=False)
-        self.scale = add(shape=(features,), name="scale", initializer="ones", trainable=False)
+        own = len(shape.standardised())
+        self.shift = add(shape=(own,), name="shift", initializer="zeros", trainable=False)
+        self.scale = add(shape=(own,), name="scale", initializer="ones", trainable=False)
         self.kernel = add(shape=(features, shape.classes), name="kernel", initializer="zeros")
         self.bias = add(shape=(shape.classes,), name="bias", initializer="zeros")
-        self.projection = add(shape=(len(shape.embedded()), shape.embedding_size), name="projection", trainable=False)
+        embedded = CHANNELS[shape.blocks[-1]]
+        self.projection = add(shape=(embedded, shape.embedding_size), name="projection", trainable=False)
         self.built = True
+
+    def standardise(self, features: Any) -> Any:
+        """[N, F]: means and deviations brought to mean 0 and deviation 1, covariances as they are."""
+        shift, scale = self._everywhere()
+        return (features - shift) * scale
 
     def call(self, features: Any) -> dict[str, Any]:
         """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length."""
-        standard = (features - self.shift) * self.scale
-        embedding = ops.matmul(ops.take(standard, self.shape.embedded(), axis=1), self.projection)
+        standard = self.standardise(features)
+        embedding = ops.matmul(standard[:, self.shape.embedded()], self.projection)
         length = ops.sqrt(ops.sum(ops.square(embedding), axis=-1, keepdims=True) + 1e-12)
         return {LOGITS: ops.matmul(standard, self.kernel) + self.bias, EMBEDDING: embedding / length}
 
     def rows(self) -> dict[int, Any]:
         """The weights of each block's features as they come, not standardised: [F of the block, C]."""
-        kernel = ops.expand_dims(self.scale, -1) * self.kernel
+        kernel = ops.expand_dims(self._everywhere()[1], -1) * self.kernel
         return {block: kernel[place] for block, place in self.shape.slices().items()}
 
     def constant(self) -> Any:
         """What a logit is when all features are zero, [C]."""
-        return self.bias - ops.matmul(self.shift * self.scale, self.kernel)
+        shift, scale = self._everywhere()
+        return self.bias - ops.matmul(shift * scale, self.kernel)
+
+    def _everywhere(self) -> tuple[Any, Any]:
+        """Shift and scale of every feature, [F] each."""
+        shift, scale, first = [], [], 0
+        for block in self.shape.blocks:
+            own, rest = 2 * CHANNELS[block], self.shape.features_of(block) - 2 * CHANNELS[block]
+            shift += [self.shift[first : first + own], ops.zeros(rest)]
+            scale += [self.scale[first : first + own], ops.ones(rest)]
+            first += own
+        return ops.concatenate(shift), ops.concatenate(scale)
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to make this layer again."""
@@ -199,7 +224,7 @@ class HeadLogits(keras.layers.Layer):
 
     def call(self, features: Any, training: bool = False) -> Any:
         """Features float32 [N, F] -> logits [N, C]."""
-        standard = self.drop((features - self.head.shift) * self.head.scale, training=training)
+        standard = self.drop(self.head.standardise(features), training=training)
         return ops.matmul(standard, self.head.kernel) + self.head.bias
 
 
@@ -314,8 +339,7 @@ def last_convolution(block: int) -> str:
 
 def make_texture(shape: ModelShape, block: int) -> Texture:
     """The reading of one block."""
-    rank = shape.covariance_rank if block in shape.covariance_blocks else 0
-    return Texture(CHANNELS[block], rank, name=f"texture{block}")
+    return Texture(CHANNELS[block], shape.rank(block), name=f"texture{block}")
 
 
 def weights_of(model: keras.Model) -> dict[str, np.ndarray]:

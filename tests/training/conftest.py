@@ -54,14 +54,14 @@ def tiny_config(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         artist_share=0.25,
         source_share=0.2,
         blocks=(4, 5),
-        covariance_blocks=(5,),
-        covariance_rank=4,
+        ranks=(0, 4),
         embedding_size=3,
         views=2,
         augmentation=Augmentation(side=64),
         batch=8,
         epochs=1,
         patience=1,
+        strangers=8,
     )
 
 

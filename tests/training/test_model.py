@@ -21,7 +21,7 @@ from training.model import (
 
 pytestmark = pytest.mark.training
 
-SHAPE = ModelShape(classes=3, blocks=(3, 4, 5), covariance_blocks=(3, 5), covariance_rank=6, embedding_size=4)
+SHAPE = ModelShape(classes=3, blocks=(3, 4, 5), ranks=(6, 0, 6), embedding_size=4)
 
 
 @pytest.fixture(scope="module")
