@@ -20,7 +20,7 @@ import pytest
 from tests.k8s.manifests import ROOT
 
 # Images and the base's tarball stay here between runs.
-LAB: Final = Path(os.environ.get("WHENCE_TEST_LAB", "/var/tmp/whence-docker"))
+LAB: Final = Path(os.environ.get("DOCKER_TEST_LAB", "/var/tmp/whence-docker"))
 PYTHON_IMAGE: Final = "python:3.11-slim-bookworm"
 SERVING_IMAGE: Final = "tensorflow/serving:2.20.0"
 PROMETHEUS_IMAGE: Final = "prom/prometheus:v3.5.0"

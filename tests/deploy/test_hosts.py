@@ -27,6 +27,7 @@ defaults
   timeout connect 2s
   timeout client 30s
   timeout server 30s
+  timeout check 7s
   option httpchk GET /readyz
   # a connection that is refused is tried on the other host; a request that was sent is not
   retries 2
@@ -36,7 +37,7 @@ frontend service
   default_backend gateways
 backend gateways
   balance leastconn
-  default-server check inter 500ms fall 1 rise 1 on-marked-down shutdown-sessions
+  default-server check inter 500ms fall 1 rise 1
   server gateway1 {0}:8080
   server gateway2 {1}:8080
 """
