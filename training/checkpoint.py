@@ -66,7 +66,7 @@ def load_release(directory: Path) -> Release:
     return Release(
         version=facts.pop("version"),
         labels=tuple(facts.pop("labels")),
-        shape=ModelShape(**{name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()}),
+        shape=ModelShape(shape["classes"], tuple(shape["blocks"]), tuple(shape["ranks"]), shape["embedding_size"]),
         calibration=Calibration(**facts.pop("calibration")),
         weights=load_file(directory / WEIGHTS),
         facts=facts,

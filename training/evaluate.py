@@ -134,10 +134,11 @@ def _strangers(
     def ask(pictures: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         parts = [pictures[at : at + 16].astype(np.float32) for at in range(0, len(pictures), 16)]
         found = [model.predict_on_batch(part) for part in tqdm(parts, "strangers", unit="batch", mininterval=5)]
-        return tuple(np.concatenate([part[name] for part in found]) for name in (LOGITS, contract.EMBEDDING))
+        logits, embedding = ([part[name] for part in found] for name in (LOGITS, contract.EMBEDDING))
+        return np.concatenate(logits), np.concatenate(embedding)
 
     def draw(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return pixels[np.sort(rng.permutation(chosen)[: config.strangers])]
+        return np.asarray(pixels[np.sort(rng.permutation(chosen)[: config.strangers])])
 
     train = np.sort(rng.permutation(np.flatnonzero([r.part == TRAIN for r in records]))[: config.strangers])
     truth = np.array([released.labels.index(records[i].culture) for i in train])

@@ -62,7 +62,7 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
     labelled = sum(record.part != OTHER for record in records)
 
     def plain(i: int) -> NDArray[np.uint8]:
-        return pixels[i]
+        return np.asarray(pixels[i])
 
     for view in range(config.views):
         if not (folder / f"features_{view}.npy").exists():
@@ -158,7 +158,8 @@ def _directions(
     if blocks and not path.exists():
         taps, preprocessing = model.get_layer("backbone"), model.get_layer("preprocessing")
         inner = keras.Model(taps.input, [taps.get_layer(last_convolution(block)).output for block in blocks])
-        rng, seen = np.random.default_rng(0), {block: [] for block in blocks}
+        rng = np.random.default_rng(0)
+        seen: dict[int, list[NDArray[np.float32]]] = {block: [] for block in blocks}
         chosen = np.sort(rng.permutation(len(pixels))[:DIRECTION_PICTURES])
         for first, pictures in tqdm(batches(lambda i: pixels[chosen[i]], len(chosen), config.batch), "directions"):
             outputs = inner.predict_on_batch(preprocessing(pictures.astype(np.float32)))
@@ -174,7 +175,7 @@ def _directions(
             del first
         found = {block: _principal(np.concatenate(values), config.shape.rank(block)) for block, values in seen.items()}
         with path.open("wb") as file:
-            np.savez(file, **{str(block): basis for block, basis in found.items()})
+            np.savez(file, allow_pickle=False, **{str(block): basis for block, basis in found.items()})
     return {block: np.load(path)[str(block)] for block in blocks}
 
 

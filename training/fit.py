@@ -64,7 +64,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     if config.measured_by:
         load_weights(model, load_release(config.measured_by / CHECKPOINT).weights)
         _solve_head(config, model, retextured(config, model, features), examples)
-        stages, logits = {}, load_answers(config.measured_by).logits
+        stages: dict[str, dict[str, Any]] = {}
+        logits = load_answers(config.measured_by).logits
     else:
         set_directions(model, features.directions)
         stages, logits = _train(config, model, examples)
@@ -132,7 +133,9 @@ def _solve_head(
     own, slices = config.shape.standardised(), config.shape.slices()
     shift, scale = standardise(known[:, own])
     known[:, own] = (known[:, own] - shift) * scale
-    pairs = [slice(slices[n].start + 2 * CHANNELS[n], slices[n].stop) for n in config.shape.blocks if config.shape.rank(n)]
+    pairs = [
+        slice(slices[n].start + 2 * CHANNELS[n], slices[n].stop) for n in config.shape.blocks if config.shape.rank(n)
+    ]
     factors = even_out(known, pairs)
     kernel, bias = solve(
         known,

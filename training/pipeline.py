@@ -16,16 +16,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     prepare = commands.add_parser(
         "prepare",
         help="make pixels and a split from a folder of pictures",
-        description="Decode every picture as the gateway does, find near-duplicates, hold out whole artists and sources for "
-        "validation, and write it all to the config's `prepared` folder, with a leak report.",
+        description="Decode every picture as the gateway does, find near-duplicates, hold out whole artists and "
+        "sources for validation, and write it all to the config's `prepared` folder, with a leak report.",
     )
     _add_config(prepare)
     prepare.set_defaults(run=_prepare)
     fit = commands.add_parser(
         "fit",
         help="train a model on what `prepare` made",
-        description="Compute the frozen network's features once, solve the head, fine-tune block 5 when `epochs` says so, "
-        "solve the head again, and calibrate. A killed run goes on where it was when started again.",
+        description="Compute the frozen network's features once, solve the head, fine-tune block 5 when `epochs` says "
+        "so, solve the head again, and calibrate. A killed run goes on where it was when started again.",
     )
     _add_config(fit)
     fit.set_defaults(run=_fit)
@@ -36,13 +36,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     evaluate.add_argument("--run", dest="folder", type=Path, required=True, help="what `fit` wrote")
     evaluate.add_argument("--model", type=Path, help="a version directory to ask instead, e.g. models/culture/1")
-    evaluate.add_argument("--no-baselines", action="store_true", help="leave out the baselines: minutes instead of more")
+    evaluate.add_argument("--no-baselines", action="store_true", help="leave the baselines out: faster")
     evaluate.set_defaults(run=_evaluate)
     release = commands.add_parser(
         "release",
         help="publish a run as the checkpoint that `export` reads",
-        description="Write model.safetensors, release.json, README.md and DATA.md. Refuses a run that is worse than the "
-        "current release, or was measured on another split.",
+        description="Write model.safetensors, release.json, README.md and DATA.md. Refuses a run that is worse than "
+        "the current release, or was measured on another split.",
     )
     release.add_argument("--run", dest="folder", type=Path, required=True, help="a run that was evaluated")
     release.add_argument("--release", type=Path, default=release_dir, help="where to (default: %(default)s)")

@@ -38,7 +38,9 @@ def prepare(config: TrainConfig) -> dict[str, Any]:
         raise ValueError(f"{config.data} has no pictures of {', '.join(sorted(missing))}")
     scratch = config.prepared / f".{PIXELS}"
     pixels = np.lib.format.open_memmap(scratch, "w+", np.uint8, (len(found), IMAGE_SIZE, IMAGE_SIZE, 3))
-    records, hashes, unreadable = [], [], {}
+    records: list[Record] = []
+    hashes: list[tuple[int, int]] = []
+    unreadable: dict[str, str] = {}
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
         decoded = pool.map(lambda record: _decode(config.data, record), found)
         for record, made in zip(found, tqdm(decoded, "pixels", len(found), unit="picture"), strict=True):
@@ -83,8 +85,8 @@ def _decode(data: Path, record: Record) -> tuple[Record, NDArray[np.uint8]] | st
         return str(error)
     values = pixels.astype(np.int16)
     chroma = np.abs(values[..., 0] - values[..., 1]).mean() + np.abs(values[..., 1] - values[..., 2]).mean()
-    facts = {"width": picture.width, "height": picture.height, "bytes": len(content)}
-    return replace(record, grey=bool(chroma < GREY_CHROMA), **facts), pixels
+    grey = bool(chroma < GREY_CHROMA)
+    return replace(record, grey=grey, width=picture.width, height=picture.height, bytes=len(content)), pixels
 
 
 def _keep(pixels: NDArray[np.uint8], count: int, scratch: Path, path: Path) -> None:

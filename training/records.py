@@ -2,10 +2,10 @@
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".gif")
 METADATA: Final = "metadata.csv"
@@ -77,7 +77,8 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 def load_records(path: Path) -> list[Record]:
     """What `write_records` wrote."""
-    numbers = {"width": int, "height": int, "bytes": int, "cluster": int, "grey": lambda text: text == "True"}
+    numbers: dict[str, Callable[[str], Any]] = dict.fromkeys(("width", "height", "bytes", "cluster"), int)
+    numbers["grey"] = "True".__eq__
     with path.open(newline="", encoding="utf-8") as file:
         return [
             Record(**{k: numbers[k](v) if k in numbers else v for k, v in row.items()}) for row in csv.DictReader(file)

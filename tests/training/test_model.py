@@ -65,7 +65,9 @@ def test_tail_answers_as_the_whole_network(model: keras.Model, answers: dict[str
     np.testing.assert_allclose(features, answers[FEATURES], rtol=1e-4, atol=1e-4)
     lower = SHAPE.slices()[5].start
     tail = build_tail(model, SHAPE, 5, side=14, dropout=0.5)
-    np.testing.assert_allclose(tail.predict([given, features[:, :lower]], verbose=0), answers[LOGITS], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        tail.predict([given, features[:, :lower]], verbose=0), answers[LOGITS], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_load_weights_refuses_another_network(model: keras.Model) -> None:

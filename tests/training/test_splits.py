@@ -17,7 +17,9 @@ def records() -> list[Record]:
         for i in range(120):
             artist, source = (f"{label}{i % 12}", "site") if i < 60 else ("", f"{label} book {i % 10}")
             found.append(
-                Record(f"{label}/{i}.jpg", label, source, artist, width=200 + i, height=200, bytes=9000, cluster=len(found))
+                Record(
+                    f"{label}/{i}.jpg", label, source, artist, width=200 + i, height=200, bytes=9000, cluster=len(found)
+                )
             )
     return found
 
