@@ -35,6 +35,7 @@ RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /t
 FROM venv AS code
 COPY gateway /src/gateway/app/gateway
 COPY serving/__init__.py serving/contract.py serving/images.py serving/index.py serving/reference.py /src/gateway/app/serving/
+COPY training/release/index /src/gateway/app/release/index
 COPY serving /src/model-server/app/serving
 COPY serving /src/training/app/serving
 COPY training /src/training/app/training
@@ -82,6 +83,8 @@ LABEL org.opencontainers.image.title="whence-gateway" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=gateway-venv /image/ /
 COPY --from=code /src/gateway/ /
+# A sample of objects for explain=neighbours; mount another collection's index and name it instead.
+ENV WHENCE_INDEX=/app/release/index
 WORKDIR /app
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 \

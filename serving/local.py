@@ -175,7 +175,15 @@ def _gateway(options: argparse.Namespace) -> Process:
     command = [str(options.gateway_python), "-m", "gunicorn", "--config", "gateway/gunicorn.conf.py"]
     bind = ["--bind", f"{options.host}:{options.port}", "gateway:create_app()"]
     # What the person set stands; the rest of the settings are the defaults that the README lists.
-    defaults = {"WHENCE_BACKEND": f"dns:///127.0.0.1:{options.grpc_port}", "WHENCE_LOG_LEVEL": "warning"}
+    release = ROOT / "training/release"
+    defaults = {
+        "WHENCE_BACKEND": f"dns:///127.0.0.1:{options.grpc_port}",
+        "WHENCE_LOG_LEVEL": "warning",
+        "WHENCE_INDEX": str(release / "index"),
+        "WHENCE_FEEDBACK_DATABASE": f"sqlite:///{ROOT / 'var/feedback.sqlite3'}",
+    }
+    if (release / "reference.json").exists():  # not there while a release is being made
+        defaults["WHENCE_REFERENCE"] = str(release / "reference.json")
     return Process("gateway", command + bind, defaults | _environ())
 
 

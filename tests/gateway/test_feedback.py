@@ -173,13 +173,13 @@ def test_nothing_acknowledged_is_lost_when_the_gateway_is_killed(start: Callable
     enough = threading.Event()
 
     def say(name: str) -> None:
-        with httpx.Client(base_url=gateway.url, timeout=10) as client:
+        with httpx.Client(base_url=gateway.url, timeout=60) as client:
             try:
                 for number in range(10_000):
                     said = {"request_id": f"{name}-{number}", "culture": "Greek"}
                     if client.post("/v1/feedback", json=said).status_code == 201:
                         acknowledged.append(said["request_id"])
-                    if len(acknowledged) >= 150:
+                    if len(acknowledged) >= 60:
                         enough.set()
             except httpx.HTTPError:
                 return  # the kill
@@ -187,7 +187,7 @@ def test_nothing_acknowledged_is_lost_when_the_gateway_is_killed(start: Callable
     threads = [threading.Thread(target=say, args=(f"t{i}",)) for i in range(6)]
     for thread in threads:
         thread.start()
-    assert enough.wait(60)
+    assert enough.wait(120)
     for process in (gateway.process.pid, *gateway.workers()):
         os.kill(process, signal.SIGKILL)
     gateway.process.wait()
