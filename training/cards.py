@@ -10,9 +10,9 @@ from training.report import classes_table, leaks_table, parts_table
 Row = dict[str, Any]
 
 MEASURED_BEFORE: Final = """\
-The head was then solved once more on all labelled pictures, the validation parts too, with the same settings. No
-picture is left to measure that with: the numbers, the temperature and the thresholds are those of the run before, which
-had not seen the validation parts."""
+The run was then repeated on all labelled pictures, validation parts too, with the same settings. No picture is left to
+measure that with: the numbers, the temperature and the thresholds are those of the run before, which had not seen the
+validation parts."""
 MEASURED_ITSELF: Final = "The numbers are those of the released weights, on pictures that they were not trained on."
 
 LIMITS: Final = """\

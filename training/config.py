@@ -26,8 +26,8 @@ class TrainConfig:
     random_share: float = 0.08  # of each class: validation pictures of known artists and sources
     artist_share: float = 0.12  # of unknown artists
     source_share: float = 0.10  # of unknown sources
-    # The folder of a measured run. Its convolutions, temperature and thresholds are kept, and the head is solved again
-    # on all labelled pictures, the validation parts too: for the model that is released.
+    # The folder of a measured run with the same settings. It is repeated on all labelled pictures, the validation parts
+    # too, for as many epochs as were best, and keeps that run's temperature and thresholds: the model to release.
     measured_by: Path | None = None
 
     blocks: tuple[int, ...] = (2, 3, 4, 5)  # blocks of VGG16 that the head reads
@@ -62,8 +62,6 @@ class TrainConfig:
             raise ValueError(f"unknown settings: {', '.join(sorted(self.unknown))}")
         if list(self.labels) != sorted(set(self.labels)) or len(self.labels) < 2:
             raise ValueError(f"labels must be two or more, different, in alphabetical order: {', '.join(self.labels)}")
-        if self.measured_by and self.epochs:
-            raise ValueError("measured_by keeps that run's convolutions: epochs must be 0")
         if len(self.ranks) != len(self.blocks):
             raise ValueError("ranks needs a number for each of blocks")
         if self.views < 1 or self.epochs < 0 or not self.seeds:

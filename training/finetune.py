@@ -4,6 +4,7 @@ The weights that are kept are an exponential moving average, from the epoch with
 goes on after its last whole epoch.
 """
 
+import csv
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +32,13 @@ class Tuned:
     logits: NDArray[np.float32]
 
 
-def finetune(config: TrainConfig, model: keras.Model, examples: Examples, *, seed: int) -> Tuned:
-    """Train from block CUT on, starting with the weights that `model` has; leaves it as it found it."""
+def finetune(
+    config: TrainConfig, model: keras.Model, examples: Examples, *, seed: int, epochs: int | None = None
+) -> Tuned:
+    """Train from block CUT on, starting with the weights that `model` has; leaves it as it found it.
+
+    With `epochs` exactly so many of the config's are run, whatever the validation pictures say.
+    """
     keras.utils.set_random_seed(seed)
     folder = config.run / f"seed_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +52,8 @@ def finetune(config: TrainConfig, model: keras.Model, examples: Examples, *, see
         metrics=["accuracy"],
     )
     validation = _Validation(whole, examples, config.batch)
-    tail.fit(batches, epochs=config.epochs, callbacks=_callbacks(config, folder, validation), verbose=2)
+    callbacks = _callbacks(config, folder, None if epochs else validation)
+    tail.fit(batches, epochs=epochs or config.epochs, callbacks=callbacks, verbose=2)
     tuned = Tuned(weights_of(model), validation.logits())
     load_weights(model, before)
     return tuned
@@ -84,19 +91,27 @@ def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     )
 
 
-def _callbacks(config: TrainConfig, folder: Path, validation: _Validation) -> list[keras.callbacks.Callback]:
+def _callbacks(config: TrainConfig, folder: Path, validation: _Validation | None) -> list[keras.callbacks.Callback]:
     """In this order: the backup must see the raw weights, everything after the swap the averaged ones."""
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.BackupAndRestore(folder / "backup"),
         keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-        validation,
-        keras.callbacks.EarlyStopping("val_nll", patience=config.patience, restore_best_weights=True, mode="min"),
-        keras.callbacks.CSVLogger(folder / EPOCHS, append=True),
     ]
+    if validation:
+        stop = keras.callbacks.EarlyStopping("val_nll", patience=config.patience, restore_best_weights=True, mode="min")
+        callbacks += [validation, stop]
+    callbacks.append(keras.callbacks.CSVLogger(folder / EPOCHS, append=True))
     # Keras writes TensorBoard's files through TensorFlow, and needs the package of that name for it.
     if keras.backend.backend() == "tensorflow" and find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     return callbacks
+
+
+def best_epoch(run: Path, seed: int) -> int:
+    """After how many epochs the validation NLL of a finished run was least."""
+    with (run / f"seed_{seed}" / EPOCHS).open(newline="") as file:
+        losses = [float(row["val_nll"]) for row in csv.DictReader(file)]
+    return losses.index(min(losses)) + 1
 
 
 def _epochs_done(folder: Path) -> int:

@@ -24,7 +24,7 @@ from training.checkpoint import Release, load_release, save_release
 from training.config import TrainConfig, to_values
 from training.data import Examples
 from training.features import CUT, extract, retextured, set_directions
-from training.finetune import finetune
+from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
 from training.metrics import summary
 from training.model import CHANNELS, LOGITS, build_model, load_weights, weights_of
@@ -34,6 +34,8 @@ from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
 CHECKPOINT: Final = "checkpoint"
 ANSWERS: Final = "validation.npz"
 RUN: Final = "run.json"
+HEAD, SEED, HEAD_AGAIN = "head", "seed ", "head again"  # stages of a run
+PLACES: Final = ("data", "prepared", "run", "measured_by", "base_weights")  # settings that say only where things are
 EMBEDDED_PICTURES: Final = 3000  # looked at for the embedding's directions
 
 
@@ -61,13 +63,12 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     examples = Examples(features, lower, train, validation, truth, weights, len(config.labels))
 
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
+    set_directions(model, features.directions)
+    stages: dict[str, dict[str, Any]] = {}
     if config.measured_by:
-        load_weights(model, load_release(config.measured_by / CHECKPOINT).weights)
-        _solve_head(config, model, retextured(config, model, features), examples)
-        stages: dict[str, dict[str, Any]] = {}
+        _repeat(config, model, examples, config.measured_by)
         logits = load_answers(config.measured_by).logits
     else:
-        set_directions(model, features.directions)
         stages, logits = _train(config, model, examples)
     report = {
         "config": to_values(config),
@@ -89,20 +90,41 @@ def _train(
     """Every stage's validation numbers, and the validation logits of the best, whose weights `model` has in the end."""
     rows, truth = examples.validation, examples.truth[examples.validation]
     _solve_head(config, model, examples.features.features, examples)
-    found = {"head": (weights_of(model), head_logits(model, examples.features.features[0][rows]))}
+    found = {HEAD: (weights_of(model), head_logits(model, examples.features.features[0][rows]))}
     for seed in config.seeds if config.epochs else ():
-        load_weights(model, found["head"][0])
+        load_weights(model, found[HEAD][0])
         tuned = finetune(config, model, examples, seed=seed)
-        found[f"seed {seed}"] = (tuned.weights, tuned.logits)
+        found[f"{SEED}{seed}"] = (tuned.weights, tuned.logits)
     if config.epochs:  # the optimum for the first seed's block, beside the head that grew with it
-        load_weights(model, found[f"seed {config.seeds[0]}"][0])
+        load_weights(model, found[f"{SEED}{config.seeds[0]}"][0])
         views = retextured(config, model, examples.features)
         _solve_head(config, model, views, examples)
-        found["head again"] = (weights_of(model), head_logits(model, views[0][rows]))
+        found[HEAD_AGAIN] = (weights_of(model), head_logits(model, views[0][rows]))
     stages = {name: _measure(logits, truth) for name, (_, logits) in found.items()}
-    best = min(stages, key=lambda name: float(stages[name]["nll"]))
+    best = best_stage(stages)
     load_weights(model, found[best][0])
     return stages, found[best][1]
+
+
+def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Path) -> None:
+    """What made the best stage of `run`, once more with the examples that there are now."""
+    facts = json.loads((run / RUN).read_text())
+    changed = {n: v for n, v in to_values(config).items() if n not in PLACES and facts["config"].get(n) != v}
+    if changed:
+        raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}")
+    best = best_stage(facts["stages"])
+    _solve_head(config, model, examples.features.features, examples)
+    if best != HEAD:
+        seed = config.seeds[0] if best == HEAD_AGAIN else int(best.removeprefix(SEED))
+        tuned = finetune(config, model, examples, seed=seed, epochs=best_epoch(run, seed))
+        load_weights(model, tuned.weights)
+    if best == HEAD_AGAIN:
+        _solve_head(config, model, retextured(config, model, examples.features), examples)
+
+
+def best_stage(stages: dict[str, dict[str, Any]]) -> str:
+    """The stage whose weights a run keeps: the one with the least validation NLL."""
+    return min(stages, key=lambda name: float(stages[name]["nll"]))
 
 
 def head_logits(model: keras.Model, features: NDArray[np.float32]) -> NDArray[np.float32]:

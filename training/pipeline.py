@@ -57,7 +57,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         ("data", "folder with metadata.csv and pictures, or one folder per culture"),
         ("prepared", "what `prepare` writes"),
         ("run", "what `fit` writes"),
-        ("measured-by", "a measured run: train its head on everything"),
+        ("measured-by", "a measured run to repeat on everything, validation parts too"),
     ):
         dest = "folder" if name == "run" else None
         parser.add_argument(f"--{name}", type=Path, dest=dest, help=f"{text} (default: the config's)")
@@ -70,8 +70,6 @@ def _config(options: argparse.Namespace) -> "TrainConfig":
     config = load_config(options.config)
     given = {name: getattr(options, name) for name in ("data", "prepared", "measured_by", "base_weights")}
     changes = {name: value for name, value in {**given, "run": options.folder}.items() if value is not None}
-    if "measured_by" in changes:
-        changes["epochs"] = 0
     return replace(config, **changes)
 
 

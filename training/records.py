@@ -80,9 +80,8 @@ def load_records(path: Path) -> list[Record]:
     numbers: dict[str, Callable[[str], Any]] = dict.fromkeys(("width", "height", "bytes", "cluster"), int)
     numbers["grey"] = "True".__eq__
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Record(**{k: numbers[k](v) if k in numbers else v for k, v in row.items()}) for row in csv.DictReader(file)
-        ]
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    return [Record(**{k: numbers[k](v) if k in numbers else v for k, v in row.items()}) for row in rows]
 
 
 def _from_metadata(data: Path) -> list[Record]:

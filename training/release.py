@@ -12,7 +12,7 @@ from training.checkpoint import FACTS, Release, load_release, save_release
 from training.config import from_values
 from training.evaluate import EVALUATION
 from training.export import answers, build_release_model
-from training.fit import CHECKPOINT, RUN
+from training.fit import CHECKPOINT, PLACES, RUN
 from training.prepare import load_prepared
 from training.records import Record
 
@@ -79,8 +79,7 @@ def refuse_regression(new: dict[str, Any], split: str, current: Release) -> None
 
 def public_config(values: dict[str, Any]) -> dict[str, Any]:
     """A run's settings without the paths of the machine that it ran on."""
-    private = ("data", "prepared", "run", "measured_by", "base_weights")
-    return {name: value for name, value in values.items() if name not in private}
+    return {name: value for name, value in values.items() if name not in PLACES}
 
 
 def sources(records: Sequence[Record]) -> list[tuple[str, str, Counter[str]]]:

@@ -75,5 +75,5 @@ def finished_run(tiny_config: TrainConfig) -> TrainConfig:
     prepare(tiny_config)
     fit(tiny_config)
     evaluate(tiny_config.run)
-    fit(replace(tiny_config, run=tiny_config.run.with_name("final"), measured_by=tiny_config.run, epochs=0))
+    fit(replace(tiny_config, run=tiny_config.run.with_name("final"), measured_by=tiny_config.run))
     return tiny_config
