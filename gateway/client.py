@@ -180,7 +180,7 @@ class PredictionClient:
         version: int | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> replies.Reply:
-        """The model's answer to uint8 [N, 224, 224, 3], RGB; without `version` that of the newest one.
+        """The model's answer to uint8 [N, 224, 224, 3], RGB; without `version` that of the label in the settings.
 
         Asks `given_up` now and then whether the answer is still wanted. Raises ModelUnavailable, ModelTimeout, Expired,
         ClientGone, ContractBroken, or NotFound for a `version` that is not there.
@@ -188,6 +188,8 @@ class PredictionClient:
         spec = pb.ModelSpec(name=self._settings.model_name, signature_name=signature)
         if version is not None:
             spec.version.value = version
+        elif self._settings.model_label:
+            spec.version_label = self._settings.model_label
         request = pb.PredictRequest(model_spec=spec, inputs={contract.INPUT: to_proto(images)})
         self._budget.deposit()
         self._metrics.retry_budget.set(self._budget.ratio)

@@ -69,6 +69,12 @@ class Settings:
         "Model servers (gRPC). Every address behind each name gets its share of the requests",
     )
     model_name: str = _text("culture", r"[\w.-]{1,100}", "a name of letters, digits, `_.-`", "Servable to ask")
+    model_label: str = _text(
+        "",
+        r"[\w.-]{0,100}",
+        "a name of letters, digits, `_.-`",
+        "Ask for the version with this label (stable, canary: as the model server is configured); empty: the newest one",
+    )
     resolve_s: float = _decimal(
         5,
         0.1,
@@ -123,7 +129,7 @@ class Settings:
     max_upload_bytes: int = _integer(20 * MIB, 1024, 1024 * MIB, "Largest picture file, in bytes")
     max_body_bytes: int = _integer(64 * MIB, 1024, 4096 * MIB, "Largest request body, in bytes")
     max_held_bytes: int = _integer(
-        256 * MIB, 1024, 65536 * MIB, "Bytes of bodies held by all requests together; beyond: 503"
+        192 * MIB, 1024, 65536 * MIB, "Bytes of uploads and pixels held by all requests together; beyond: 503"
     )
     max_pictures: int = _integer(32, 1, 256, "Most pictures in one request")
     max_pixels: int = _integer(50_000_000, 1, 500_000_000, "Largest picture, in pixels")
