@@ -73,7 +73,7 @@ class Settings:
         "",
         r"[\w.-]{0,100}",
         "a name of letters, digits, `_.-`",
-        "Ask for the version with this label (stable, canary: as the model server is configured); empty: the newest one",
+        "Ask for the version with this label (as the model server is configured); empty: the newest one",
     )
     resolve_s: float = _decimal(
         5,
