@@ -1,6 +1,7 @@
 """One run of the whole pipeline on drawn pictures, and what it leaves behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -70,13 +71,16 @@ def test_release_is_trained_on_everything_and_says_so(published: Path, finished_
     assert not any(str(finished_run.data) in text or str(finished_run.run) in text for text in texts)
 
 
-def test_release_refuses_a_worse_model_unless_forced(finished_run: TrainConfig, published: Path) -> None:
-    facts = json.loads((published / "release.json").read_text())
+def test_release_refuses_a_worse_model_unless_forced(
+    finished_run: TrainConfig, published: Path, tmp_path: Path
+) -> None:
+    better = Path(shutil.copytree(published, tmp_path / "better"))
+    facts = json.loads((better / "release.json").read_text())
     facts["metrics"]["all"]["nll"] -= 0.5
-    (published / "release.json").write_text(json.dumps(facts))
+    (better / "release.json").write_text(json.dumps(facts))
     with pytest.raises(Regression, match="all: accuracy"):
-        release(finished_run.run, published)
-    assert release(finished_run.run, published, force=True).version == 2
+        release(finished_run.run, better)
+    assert release(finished_run.run, better, force=True).version == 2
 
 
 def test_exported_signatures_are_the_contract(exported: Path) -> None:
