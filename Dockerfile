@@ -24,7 +24,9 @@ COPY gateway/requirements.lock /tmp/requirements.lock
 RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
 
 FROM venv AS serving-venv
-COPY serving/requirements.lock /tmp/requirements.lock
+# serving/int8.lock for the embedded server's int8 engine; then EXPORT_OPTIONS="--precision int8" too
+ARG SERVING_LOCK=serving/requirements.lock
+COPY ${SERVING_LOCK} /tmp/requirements.lock
 RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
 
 FROM venv AS training-venv

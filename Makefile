@@ -6,14 +6,14 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/uv/bin/uv)
 UV_VERSION := 0.13.9
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) --constraint .venv/all.lock pyproject.toml
 TEST_LOCK := tests/requirements.lock
-LOCKS := gateway/requirements.lock serving/requirements.lock serving/int8.lock training/requirements.lock $(TEST_LOCK) tests/lint.lock
-GROUPS := test notebooks lint types proto
+LOCKS := gateway/requirements.lock serving/requirements.lock serving/int8.lock training/requirements.lock $(TEST_LOCK) tests/lint.lock tests/deploy.lock
+GROUPS := test notebooks lint types proto deploy
 
 export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-int8 test test-gateway test-serving test-training e2e page lint format types contracts bench proto lock lock-check clean setup
+.PHONY: help deploy manifests run run-int8 test test-gateway test-serving test-training e2e page lint format types contracts bench proto lock lock-check clean setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,8 @@ endef
 	$(call sync,training,training/requirements.lock $(TEST_LOCK))
 .venv/bench-%.ready: tests/bench/peers/%.lock | .venv/uv.ready
 	$(call sync,bench-$*,$<)
+.venv/deploy.ready: gateway/requirements.lock $(TEST_LOCK) tests/deploy.lock | .venv/uv.ready
+	$(call sync,deploy,gateway/requirements.lock $(TEST_LOCK) tests/deploy.lock)
 .venv/lint.ready: tests/lint.lock | .venv/uv.ready
 	$(call sync,lint,$<)
 
@@ -75,6 +77,12 @@ bench: setup .venv/int8.ready .venv/training.ready .venv/bench-mosec.ready .venv
 	@test -d models/culture-int8 || .venv/int8/bin/python -m training export --precision int8
 	.venv/training/bin/python -m tests.bench compare
 
+deploy: .venv/deploy.ready setup ## images, compose, several hosts, Prometheus: what a machine lacks is skipped, with its reason
+	PATH="$(CURDIR)/.venv/deploy/bin:$$PATH" nice .venv/deploy/bin/pytest tests/k8s tests/deploy
+
+manifests: ## write the PrometheusRule and the dashboard from k8s/monitoring/rules.yaml and generate.py
+	$(PYTHON) k8s/monitoring/generate.py
+
 lint: .venv/lint.ready ## ruff, codespell, yamllint
 	.venv/lint/bin/ruff check .
 	.venv/lint/bin/ruff format --check .
@@ -84,8 +92,9 @@ format: .venv/lint.ready ## let ruff mend what it can
 	.venv/lint/bin/ruff check --fix --quiet .
 	.venv/lint/bin/ruff format .
 
-types: .venv/lint.ready .venv/test.ready .venv/training.ready ## mypy --strict, each room with its own libraries
+types: .venv/lint.ready .venv/test.ready .venv/training.ready .venv/deploy.ready ## mypy --strict, each room with its own libraries
 	.venv/lint/bin/mypy --python-executable .venv/test/bin/python gateway tests/gateway
+	.venv/lint/bin/mypy --python-executable .venv/deploy/bin/python k8s/monitoring docker tests/k8s tests/deploy
 	.venv/lint/bin/mypy --python-executable .venv/training/bin/python serving training $(wildcard tests/bench/*.py)
 
 contracts: .venv/training.ready .venv/test.ready ## who may import whom
@@ -104,6 +113,7 @@ lock: .venv/uv.ready ## compile every room's lock from pyproject.toml, one set o
 	$(LOCK) --extra server --extra export --extra int8 --extra training --group notebooks --output-file training/requirements.lock
 	$(LOCK) --group test --output-file $(TEST_LOCK)
 	$(LOCK) --group lint --group types --group proto --output-file tests/lint.lock
+	$(LOCK) --group deploy --output-file tests/deploy.lock
 
 lock-check: lock ## the locks are what pyproject.toml asks for
 	git diff --exit-code -- $(LOCKS)

@@ -22,6 +22,7 @@ VARIANTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "cpu": ("cpu", ()),
     "gpu": ("gpu", ()),
     "embedded": ("embedded", ()),
+    "embedded+int8": ("embedded", ("int8",)),
     "cpu+keda": ("cpu", ("keda",)),
     "gpu+keda": ("gpu", ("keda",)),
     "cpu+canary": ("cpu", ("canary",)),
