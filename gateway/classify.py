@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ from gateway.settings import Settings
 from gateway.watch import Watch
 from serving import contract, images
 from serving.images import ImageError
+
+# Decoding takes 4 to 16 bytes a pixel. Pictures above this are decoded one at a time, so that memory stays bounded by
+# one of the largest (450 MB for 50 megapixels) and some of these.
+LARGE_MEGAPIXELS: Final = 8.0
 
 Result = Prediction | errors.Problem
 
@@ -41,6 +46,7 @@ class Classifier:
         self._metrics = metrics
         self._watch = Watch(settings, metrics)
         self.decoders = Slots(settings.decode_threads)
+        self._large = Slots(1)
         self._bytes = ByteBudget(settings.max_held_bytes)
         self.gate = Gate(settings.max_in_flight, max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s)
 
@@ -111,7 +117,8 @@ class Classifier:
             try:
                 picture = images.load(data, max_pixels=self._settings.max_pixels)
                 self._metrics.image_megapixels.observe(picture.megapixels)
-                return picture.pixels()
+                with self._large.slot(context.deadline) if picture.megapixels > LARGE_MEGAPIXELS else nullcontext():
+                    return picture.pixels()
             except ImageError as error:
                 return errors.of_picture(error)
 

@@ -98,6 +98,7 @@ class Inference:
             del body
             if question.count > self._settings.max_pictures:
                 raise TooLarge(f"more than {self._settings.max_pictures} pictures")
+            account.hold(question.count * uploads.PIXEL_BYTES)
             pixels = question.pixels
             if pixels is None:
                 decoded = self._classifier.decode(question.pictures or [], now)

@@ -20,7 +20,10 @@ from gateway.errors import BadRequest, SlowClient, TooLarge, UnsupportedMedia
 from gateway.limits import Account
 from gateway.reads import reads
 from gateway.settings import Settings
+from serving.contract import IMAGE_SIZE
 
+# What the pixels of one picture will take: decoded, together with the others, and packed for the wire.
+PIXEL_BYTES: Final = 3 * IMAGE_SIZE * IMAGE_SIZE * 3
 CHUNK: Final = 64 * 1024  # bytes
 _MULTIPART: Final = "multipart/form-data"
 _JSON: Final = "application/json"
@@ -40,6 +43,8 @@ def read(request: Request, settings: Settings, context: Context, account: Accoun
     Raises BadRequest, TooLarge, UnsupportedMedia, SlowClient or Overloaded.
     """
     body = read_body(request, settings, context, account)
+    if request.mimetype in (_MULTIPART, _JSON):
+        account.hold(len(body))  # its pictures are copies
     match request.mimetype:
         case kind if kind == _MULTIPART:
             uploads = _multipart(body, request, settings)
@@ -63,6 +68,7 @@ def read(request: Request, settings: Settings, context: Context, account: Accoun
             raise BadRequest("no picture: there are no bytes")
         if len(upload.data) > settings.max_upload_bytes:
             raise TooLarge(f"a picture has more than {settings.max_upload_bytes:,} bytes")
+    account.hold(len(uploads) * PIXEL_BYTES)
     return uploads
 
 

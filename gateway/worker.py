@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from gateway import lifecycle
+from gateway import lifecycle, memory
 from gateway.reads import reads
 from gateway.settings import Settings
 
@@ -20,6 +20,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._settings = Settings.from_environ()
+
+    def init_process(self) -> None:
+        """Start in the child process."""
+        memory.give_back()
+        super().init_process()
 
     def handle(self, conn: Any) -> Any:
         """One request of a connection: its head has to be here in time."""

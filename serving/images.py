@@ -9,7 +9,9 @@ The filter and the order of the steps move probabilities more than int8 weights 
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -19,12 +21,16 @@ from PIL import ExifTags, Image, ImageCms
 from serving.contract import IMAGE_SIZE
 
 MAX_PIXELS: Final = 50_000_000  # pixels; as RGB about 200 MB in Pillow, four bytes each
+MAX_SCANNED: Final = 1_000_000_000  # pixels times scans of a JPEG: about two seconds of work
+MAX_READS: Final = 100_000  # of the file, by Pillow; a picture of 20 MB in the smallest usual pieces takes some 10,000
 DRAFT_SIDE: Final = 2 * IMAGE_SIZE  # pixels; JPEGs are decoded at 1/2, 1/4 or 1/8 scale, but never below this
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF")
 MEDIA_TYPES: Final = tuple(f"image/{name.lower()}" for name in FORMATS)
 
 # Pillow warns from 89 million pixels on and refuses from 179 million on; our own, stricter limit is checked below.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Its other warnings repeat what a broken file says: noise, and memory, because Python remembers each of them.
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 _UPRIGHT: Final = {  # EXIF orientation (CIPA DC-008, table 6) -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,7 +68,11 @@ class Picture:
     format: str
     width: int
     height: int
-    _image: Image.Image
+    _opened: Callable[[], Image.Image]
+
+    @cached_property
+    def _image(self) -> Image.Image:
+        return self._opened()
 
     @property
     def megapixels(self) -> float:
@@ -102,16 +112,15 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     kind = sniff(data)
     if kind is None:
         raise UnsupportedFormat(f"not a picture in an accepted format ({', '.join(FORMATS)})")
-    if kind == "WEBP":  # Pillow's decoder allocates the whole canvas on opening, so look at the header first
-        _check_size(*_webp_size(data), max_pixels)
-    try:
-        image = Image.open(io.BytesIO(data), formats=(kind,))
-    except Image.DecompressionBombError as error:
-        raise UnacceptableImage(f"more than {max_pixels:,} pixels") from error
-    except Exception as error:  # as in Picture.upright
-        raise UndecodableImage(f"broken or truncated {kind} picture") from error
+    if kind == "WEBP":  # Pillow's decoder allocates the canvas four times on opening: look at the header, open later
+        size = _webp_size(data)
+        _check_size(*size, max_pixels // 2)
+        return Picture(kind, *size, lambda: _open(data, kind, max_pixels, size))
+    image = _open(data, kind, max_pixels)
     _check_size(*image.size, max_pixels)
-    return Picture(kind, *image.size, image)
+    if kind == "JPEG":
+        _check_scans(data, image.width * image.height)
+    return Picture(kind, *image.size, lambda: image)
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -160,6 +169,46 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise UndecodableImage("broken or truncated WEBP picture")
 
 
+def _check_scans(data: bytes, pixels: int) -> None:
+    """Refuse a JPEG with so many scans that they alone take seconds: each passes over the whole picture again."""
+    scans = data.count(b"\xff\xda")  # cannot stand inside compressed pixels
+    if scans * pixels > MAX_SCANNED:
+        raise UnacceptableImage(f"{scans} scans of {pixels:,} pixels are more than accepted")
+
+
+class _Source(io.BytesIO):
+    """The bytes of a picture, to be read a bounded number of times.
+
+    A hostile file has a million tiny pieces, and each takes some steps of Pillow's Python: seconds for a few megabytes.
+    """
+
+    _left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file. Raises UndecodableImage, which none of Pillow's plugins takes for the end of the file."""
+        piece = super().read(size)
+        self._left -= 1 + len(piece) // 16_384  # the same bytes again and again are work too
+        if self._left < 0:
+            raise UndecodableImage("too many small pieces")
+        return piece
+
+
+def _open(data: bytes, kind: str, max_pixels: int, size: tuple[int, int] | None = None) -> Image.Image:
+    """The picture, opened but not decoded, and of `size` if that is known.
+
+    Raises UndecodableImage or UnacceptableImage.
+    """
+    try:
+        image = Image.open(_Source(data), formats=(kind,))
+    except Image.DecompressionBombError as error:
+        raise UnacceptableImage(f"more than {max_pixels:,} pixels") from error
+    except Exception as error:  # as in Picture.upright
+        raise UndecodableImage(f"broken or truncated {kind} picture") from error
+    if size not in (None, image.size):
+        raise UndecodableImage(f"broken or truncated {kind} picture")
+    return image
+
+
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise UnacceptableImage(f"a picture of {width} x {height} pixels has nothing to look at")
@@ -187,16 +236,18 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Grey values of more than eight bits, [h, w], scaled to 0..255 by the range they use: 1, 255, 65535, more."""
-    grey = values.astype(np.float32)
-    if not np.isfinite(grey).all():
+    bands = [slice(at, at + 64) for at in range(0, len(values), 64)]  # some rows at a time: floats take much memory
+    greys = (values[band].astype(np.float32) for band in bands)
+    tops = [float(grey.max()) if np.isfinite(grey).all() else np.nan for grey in greys]
+    if not np.isfinite(tops).all():
         raise ValueError("not finite")
-    if values.dtype == np.uint16:
-        return np.rint(grey / 257).astype(np.uint8)
-    top = float(grey.max())
-    scale = next((full for full in (1.0, 255.0, 65535.0) if top <= full), top)
+    scale = next((full for full in (1.0, 255.0, 65535.0) if max(tops) <= full), max(tops))
     if np.issubdtype(values.dtype, np.integer):
         scale = max(scale, 65535.0)  # Pillow's mode "I" is how 16-bit integers arrive
-    eight: NDArray[np.uint8] = np.rint(np.clip(grey / scale, 0, 1) * 255).astype(np.uint8)
+    eight = np.empty(values.shape, np.uint8)
+    for band in bands:
+        grey = values[band].astype(np.float32)
+        eight[band] = np.rint(grey / 257 if values.dtype == np.uint16 else np.clip(grey / scale, 0, 1) * 255)
     return eight
 
 
