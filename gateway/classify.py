@@ -126,6 +126,6 @@ class Classifier:
 def _metadata(context: Context) -> tuple[tuple[str, str], ...]:
     """What the model server is told about the request."""
     metadata = [("x-request-id", context.request_id)]
-    if context.traceparent:
-        metadata.append(("traceparent", context.traceparent))
+    if context.span_here:
+        metadata.append(("traceparent", context.span_here))
     return tuple(metadata)

@@ -5,13 +5,14 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
 from flask import g
 
 from gateway.reads import hung_up
+from gateway.tracing import Trace
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, section 3.2: version-traceid-parentid-flags; all zeros is no id; version ff is forbidden.
@@ -46,7 +47,8 @@ class Context:
 
     request_id: str
     deadline: Deadline
-    traceparent: str | None = None
+    traceparent: str | None = None  # the caller's
+    trace: Trace | None = None  # ours, when tracing is on
     arrived: float = field(default_factory=time.monotonic)
     stages_s: dict[str, float] = field(default_factory=dict)
     problem: str | None = None
@@ -64,14 +66,21 @@ class Context:
     @property
     def trace_id(self) -> str | None:
         """The trace that this request belongs to."""
-        return self.traceparent.split("-")[1] if self.traceparent else None
+        parent = self.span_here
+        return parent.split("-")[1] if parent else None
+
+    @property
+    def span_here(self) -> str | None:
+        """What to tell whoever is called from here: our own span, or the caller's when we make none."""
+        return self.trace.traceparent if self.trace else self.traceparent
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block to stage `name`."""
         start = time.perf_counter()
         try:
-            yield
+            with self.trace.stage(name) if self.trace else nullcontext():
+                yield
         finally:
             self.stages_s[name] = self.stages_s.get(name, 0.0) + time.perf_counter() - start
 

@@ -93,6 +93,8 @@ class Settings:
         "info", "debug|info|warning|error", "debug, info, warning or error", "Least level that is logged"
     )
 
+    tracing: bool = _flag(False, "Send OpenTelemetry traces (extra `tracing`); the OTEL_* variables say where to")
+
     # Who may ask
     api_keys_file: str = _text(
         "", r".*", "a path", "File of API keys (`python -m gateway.keys`); none: everybody may ask"
