@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from gateway import drift
 from gateway.cli import output
 from gateway.cli.asking import ask
 from gateway.cli.output import Earlier, Output, OutputError
@@ -62,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _classify(options)
+        return int(options.run(options))
     except KeyboardInterrupt:
         print("whence: interrupted; with --output the same command goes on where it was", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_ALL
-    except (SourceError, OutputError, _Misuse, OSError) as error:
+    except (SourceError, OutputError, _Misuse, drift.NoReport, OSError) as error:
         print(f"whence: {error}", file=sys.stderr)
         return WRONG_USE
 
@@ -118,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds to wait for a service that is busy or away (300)",
     )
     add("-q", "--quiet", action="store_true", help="no progress, no summary")
+    classify.set_defaults(run=_classify)
+    drift.add_command(commands)
     return parser
 
 
