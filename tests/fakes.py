@@ -208,7 +208,7 @@ class _Handler(grpc.GenericRpcHandler):
     """Both methods by their official paths."""
 
     def __init__(self, server: FaultyModelServer) -> None:
-        self._methods: dict[str, "grpc.RpcMethodHandler[Any, Any]"] = {
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             wire.PREDICT: grpc.unary_unary_rpc_method_handler(
                 server.predict,
                 request_deserializer=pb.PredictRequest.FromString,
