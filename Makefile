@@ -55,7 +55,7 @@ run: setup ## serve the page and the API on http://127.0.0.1:8080
 run-int8: setup .venv/int8.ready ## the same with the int8 engine: about twice as fast as bfloat16 on CPUs with VNNI
 	@exec .venv/gateway/bin/python -m serving.local --engine openvino-int8
 
-test: test-gateway test-serving test-training e2e ## run the whole test suite
+test: test-gateway test-serving test-training e2e page ## run the whole test suite
 
 test-gateway: .venv/test.ready ## gateway, pixels, manifests: in an environment without TensorFlow
 	.venv/test/bin/pytest tests/gateway tests/k8s
