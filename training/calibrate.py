@@ -27,7 +27,7 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
 
 
 def energy(logits: Floats, temperature: float) -> Floats:
-    """The servable's ood_score, [N]: higher is stranger (Liu et al. 2020)."""
+    """A score of strangeness that reads the logits alone, [N] (Liu et al. 2020): measured, not served."""
     scaled = logits / temperature
     top = scaled.max(1)
     result: Floats = -(top + np.log(np.exp(scaled - top[:, None]).sum(1)))
@@ -35,9 +35,17 @@ def energy(logits: Floats, temperature: float) -> Floats:
 
 
 def calibrate(
-    logits: Floats, truth: Ints, *, honest: Sequence[bool], target_accuracy: float, known_share: float
+    logits: Floats,
+    truth: Ints,
+    strangeness: Floats,
+    *,
+    honest: Sequence[bool],
+    target_accuracy: float,
+    known_share: float,
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Temperature from all validation answers, the abstention threshold from the `honest` ones, and what came of it.
+    """Temperature and ood threshold from all validation answers, the abstention threshold from the `honest` ones.
+
+    `strangeness` is the network's ood_score, of which `known_share` must stay accepted. The dict says what came of it.
 
     Honest are the pictures of artists and sources that training does not know: what a stranger's picture is like.
     """
@@ -50,7 +58,7 @@ def calibrate(
         least = float(np.quantile(known[mask].max(1), 0.9))
         sure = known[mask].max(1) >= least
         coverage, reached = float(sure.mean()), float((known[mask].argmax(1) == truth[mask])[sure].mean())
-    greatest = float(np.quantile(energy(logits, temperature), known_share))
+    greatest = float(np.quantile(strangeness, known_share))
     return Calibration(temperature, least, greatest), {"coverage": coverage, "accuracy": reached}
 
 

@@ -96,7 +96,7 @@ Stages of the run (accuracy, NLL; the one with the least NLL is taken): {stages}
 def _silence(release: Release) -> str:
     calibration, abstention = release.calibration, release.facts["abstention"]
     strangers = "; ".join(
-        f"{name}: energy {row['energy']:.2f}, embedding distance {row['distance']:.2f} ({row['count']})"
+        f"{name} ({row['count']}): {row['distance']:.2f}, {row['called out of distribution']:.0%} called so"
         for name, row in release.facts["strangers"].items()
     )
     return f"""\
@@ -105,9 +105,9 @@ Temperature {calibration.temperature:.2f}. An answer is accepted from a top prob
 source-disjoint pictures, {abstention["coverage"]:.1%} get one, and {abstention["accuracy"]:.0%} of these answers are \
 right (asked for: {abstention["target"]:.0%}). The others are `abstained`.
 
-`ood_score` is the energy of the calibrated logits; above {calibration.greatest_ood:.2f} the answer is \
-`out_of_distribution`. Area under the ROC
-curve against validation pictures: {strangers}.
+`ood_score` is how far the embedding lies from the nearest class's mean; above {calibration.greatest_ood:.3f} the \
+answer is `out_of_distribution`.
+Area under the ROC curve against validation pictures: {strangers}.
 A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""
 
 

@@ -125,32 +125,20 @@ def _strangers(
 ) -> dict[str, dict[str, Any]]:
     """How well two scores tell validation pictures from strangers: area under the ROC curve, per kind of stranger.
 
-    `energy` is the servable's ood_score; `distance` is how far the embedding lies from the nearest class's mean.
+    `distance` is the servable's ood_score, how far the embedding lies from the nearest class; `energy` reads logits.
     """
     released = load_release(config.run / CHECKPOINT)
-    model = build_release_model(released)
+    model, calibration = build_release_model(released), released.calibration
     rng = np.random.default_rng(0)
-
-    def ask(pictures: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        parts = [pictures[at : at + 16].astype(np.float32) for at in range(0, len(pictures), 16)]
-        found = [model.predict_on_batch(part) for part in tqdm(parts, "strangers", unit="batch", mininterval=5)]
-        logits, embedding = ([part[name] for part in found] for name in (LOGITS, contract.EMBEDDING))
-        return np.concatenate(logits), np.concatenate(embedding)
 
     def draw(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         return np.asarray(pixels[np.sort(rng.permutation(chosen)[: config.strangers])])
 
-    train = np.sort(rng.permutation(np.flatnonzero([r.part == TRAIN for r in records]))[: config.strangers])
-    truth = np.array([released.labels.index(records[i].culture) for i in train])
-    _, embeddings = ask(pixels[train])
-    centres = np.stack([embeddings[truth == c].mean(0) for c in np.unique(truth)])
-
     def scores(pictures: NDArray[np.uint8]) -> dict[str, Floats]:
-        logits, embedding = ask(pictures)
-        return {
-            "energy": energy(logits, released.calibration.temperature),
-            "distance": -(embedding @ centres.T).max(1),
-        }
+        parts = [pictures[at : at + 16].astype(np.float32) for at in range(0, len(pictures), 16)]
+        found = [model.predict_on_batch(part) for part in tqdm(parts, "strangers", unit="batch", mininterval=5)]
+        logits, distance = (np.concatenate([part[name] for part in found]) for name in (LOGITS, contract.OOD_SCORE))
+        return {"distance": distance, "energy": energy(logits, calibration.temperature)}
 
     known = scores(draw(rows))
     kinds = {"no artworks": no_artworks(config.strangers // 4)}
@@ -160,7 +148,7 @@ def _strangers(
     report: dict[str, dict[str, Any]] = {}
     for name, pictures in kinds.items():
         strange = scores(pictures)
-        caught = float((strange["energy"] > released.calibration.greatest_ood).mean())
+        caught = float((strange["distance"] > calibration.greatest_ood).mean())
         report[name] = {"count": len(pictures), "called out of distribution": caught}
         report[name] |= {score: auroc(known[score], strange[score]) for score in known}
     return report

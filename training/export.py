@@ -41,7 +41,7 @@ class Servable(tf.Module):
     def __init__(
         self, model: keras.Model, labels: tuple[str, ...], calibration: Calibration, *, release: str = ""
     ) -> None:
-        """`model` maps images [N, 224, 224, 3] to a dict of logits, embedding and heatmaps; `release` is its digest."""
+        """`model` maps images [N, 224, 224, 3] to logits, embedding, ood_score, heatmaps; `release`: its digest."""
         super().__init__()
         self._answer = model.__call__  # a bound method hides the Keras object, whose own traces need no saving
         self.model_variables = [variable.value for variable in model.variables]
@@ -52,7 +52,7 @@ class Servable(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec(contract.IMAGES.shape, tf.uint8, name=contract.INPUT)])
     def predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Outputs of `serving_default`. What they do not need of the network is not computed."""
-        return self._decide(self._answer(images)[LOGITS])
+        return self._decide(self._answer(images))
 
     @tf.function(input_signature=[tf.TensorSpec(contract.IMAGES.shape, tf.uint8, name=contract.INPUT)])
     def explain(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -60,15 +60,15 @@ class Servable(tf.Module):
         answer = self._answer(images)
         maps = {name: tf.cast(answer[name], tf.float32) for name in (contract.EMBEDDING, contract.HEATMAPS)}
         made_by = tf.repeat(self.provenance, tf.shape(images)[0])  # [N]
-        return {**self._decide(answer[LOGITS]), **maps, contract.PROVENANCE: made_by}
+        return {**self._decide(answer), **maps, contract.PROVENANCE: made_by}
 
-    def _decide(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _decide(self, answer: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        logits = answer[LOGITS]
         # float64, because a model server that computes float32 in bfloat16 leaves it alone: a softmax of eight bits
         # gives probabilities that add up to 0.998.
         calibrated = tf.cast(logits, tf.float64) / self.calibration.temperature  # [N, C]
         probabilities = tf.cast(tf.nn.softmax(calibrated), tf.float32)
-        # Energy (Liu et al. 2020), higher is stranger; [N]
-        strangeness = -tf.cast(tf.reduce_logsumexp(calibrated, axis=-1), tf.float32)
+        strangeness = tf.cast(answer[contract.OOD_SCORE], tf.float32)  # higher is stranger; [N]
         least, greatest = self.calibration.least_probability, self.calibration.greatest_ood
         sure = tf.reduce_max(probabilities, axis=-1) >= least
         decision = tf.where(
@@ -136,7 +136,7 @@ def write_servable(
     reference: keras.Model | None = None,
     tolerance: float = 1e-3,
 ) -> None:
-    """Write any network that answers with logits, embedding and heatmaps as the version directory `target`.
+    """Write any network that answers with logits, embedding, ood_score and heatmaps as the version directory `target`.
 
     `training.model.build_tiny_model` makes one that is written in a second. `reference` (default: the network itself)
     is asked the same as what was written, and may differ by `tolerance` in a probability. Raises ExportError.

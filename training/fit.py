@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contract import EMBEDDING, OOD_SCORE
 from training.calibrate import calibrate, probabilities, temperature_of
 from training.checkpoint import Release, load_release, save_release
 from training.config import TrainConfig, to_values
@@ -27,7 +28,7 @@ from training.features import CUT, extract, retextured, set_directions
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
 from training.metrics import summary
-from training.model import CHANNELS, LOGITS, build_model, load_weights, weights_of
+from training.model import CHANNELS, LOGITS, MAP_SIZE, build_model, build_reader, load_weights, weights_of
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
 
@@ -70,6 +71,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         logits = load_answers(config.measured_by).logits
     else:
         stages, logits = _train(config, model, examples)
+    _place_centres(model, config, examples)
     report = {
         "config": to_values(config),
         "split": split["digest"],
@@ -80,7 +82,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         "seconds": round(time.time() - started),
         "environment": environment(),
     }
-    _write(config, model, Answers(validation, logits, truth[validation]), records, report)
+    strangeness = ask_cached(model, config, examples, validation)[OOD_SCORE]
+    _write(config, model, Answers(validation, logits, truth[validation]), strangeness, records, report)
     return report
 
 
@@ -125,6 +128,25 @@ def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Pa
 def best_stage(stages: dict[str, dict[str, Any]]) -> str:
     """The stage whose weights a run keeps: the one with the least validation NLL."""
     return min(stages, key=lambda name: float(stages[name]["nll"]))
+
+
+def ask_cached(
+    model: keras.Model, config: TrainConfig, examples: Examples, rows: NDArray[np.int64]
+) -> dict[str, NDArray[np.float32]]:
+    """Logits, embedding and ood_score of pictures whose features are cached, block CUT on computed again."""
+    reader, head = build_reader(model, CUT, side=MAP_SIZE), model.get_layer("head")
+    found = []
+    for at in range(0, len(rows), config.batch):
+        given, lower = examples.whole(rows[at : at + config.batch])
+        found.append(head(np.concatenate([lower, np.asarray(reader.predict_on_batch(given))], axis=1)))
+    return {name: np.concatenate([np.asarray(part[name]) for part in found]) for name in found[0]}
+
+
+def _place_centres(model: keras.Model, config: TrainConfig, examples: Examples) -> None:
+    """Put the mean embedding of every class's training pictures into the head."""
+    embedding, truth = ask_cached(model, config, examples, examples.train)[EMBEDDING], examples.truth[examples.train]
+    centres = np.stack([embedding[truth == label].mean(0) for label in range(examples.classes)])
+    load_weights(model, weights_of(model) | {"head/centres": centres})
 
 
 def head_logits(model: keras.Model, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -181,7 +203,12 @@ def _measure(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str,
 
 
 def _write(
-    config: TrainConfig, model: keras.Model, answers: Answers, records: Sequence[Record], report: dict[str, Any]
+    config: TrainConfig,
+    model: keras.Model,
+    answers: Answers,
+    strangeness: NDArray[np.float32],
+    records: Sequence[Record],
+    report: dict[str, Any],
 ) -> None:
     config.run.mkdir(parents=True, exist_ok=True)
     if config.measured_by:
@@ -191,6 +218,7 @@ def _write(
         calibration, reached = calibrate(
             answers.logits,
             answers.truth,
+            strangeness,
             honest=[records[i].part in (ARTIST, SOURCE) for i in answers.rows],
             target_accuracy=config.target_accuracy,
             known_share=config.known_share,

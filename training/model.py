@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from serving.contract import EMBEDDING, HEATMAPS, IMAGE_SIZE, INPUT
+from serving.contract import EMBEDDING, HEATMAPS, IMAGE_SIZE, INPUT, OOD_SCORE
 
 # Blue, green, red means of ImageNet as Caffe's VGG16 subtracts them (Simonyan and Zisserman 2014;
 # keras.applications.imagenet_utils, mode "caffe").
@@ -176,6 +176,8 @@ class LinearHead(keras.layers.Layer):
         self.bias = add(shape=(shape.classes,), name="bias", initializer="zeros")
         embedded = CHANNELS[shape.blocks[-1]]
         self.projection = add(shape=(embedded, shape.embedding_size), name="projection", trainable=False)
+        # Where the pictures of each class lie on average: the farther from all of them, the stranger a picture is.
+        self.centres = add(shape=(shape.classes, shape.embedding_size), name="centres", trainable=False)
         self.built = True
 
     def standardise(self, features: Any) -> Any:
@@ -184,11 +186,16 @@ class LinearHead(keras.layers.Layer):
         return (features - shift) * scale
 
     def call(self, features: Any) -> dict[str, Any]:
-        """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length."""
+        """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N]."""
         standard = self.standardise(features)
         embedding = ops.matmul(standard[:, self.shape.embedded()], self.projection)
         length = ops.sqrt(ops.sum(ops.square(embedding), axis=-1, keepdims=True) + 1e-12)
-        return {LOGITS: ops.matmul(standard, self.kernel) + self.bias, EMBEDDING: embedding / length}
+        embedding = embedding / length
+        return {
+            LOGITS: ops.matmul(standard, self.kernel) + self.bias,
+            EMBEDDING: embedding,
+            OOD_SCORE: 1 - ops.max(ops.matmul(embedding, ops.transpose(self.centres)), axis=-1),
+        }
 
     def rows(self) -> dict[int, Any]:
         """The weights of each block's features as they come, not standardised: [F of the block, C]."""
@@ -261,7 +268,7 @@ def build_backbone(weights: str, *, precision: str = "float32") -> keras.Model:
 
 
 def build_model(shape: ModelShape, *, weights: str = "random", precision: str = "float32") -> keras.Model:
-    """The whole network: RGB 0..255 [N, 224, 224, 3] -> logits, embedding, heatmaps, features (all float32)."""
+    """The whole network: RGB 0..255 [N, 224, 224, 3] -> logits, embedding, ood_score, heatmaps, features (float32)."""
     backbone = build_backbone(weights, precision=precision)
     outputs = [backbone.get_layer(last_convolution(block)).output for block in shape.blocks]
     taps = keras.Model(backbone.input, outputs, name="backbone")
@@ -374,4 +381,6 @@ def build_tiny_model(classes: int, *, seed: int = 0) -> keras.Model:
     embedding = keras.layers.UnitNormalization()(keras.layers.GlobalAveragePooling2D()(patches))
     logits = keras.layers.GlobalAveragePooling2D()(maps)
     shares = keras.layers.Rescaling(1 / (MAP_SIZE * MAP_SIZE))(maps)
-    return keras.Model(images, {LOGITS: logits, EMBEDDING: embedding, HEATMAPS: shares}, name="tiny")
+    strangeness = -ops.logsumexp(logits, axis=-1)
+    answer = {LOGITS: logits, EMBEDDING: embedding, OOD_SCORE: strangeness, HEATMAPS: shares}
+    return keras.Model(images, answer, name="tiny")

@@ -34,7 +34,10 @@ def test_calibrated_answers_are_calibrated(logits: tuple[np.ndarray, np.ndarray]
 
 def test_threshold_reaches_its_target(logits: tuple[np.ndarray, np.ndarray]) -> None:
     answers, truth = logits
-    found, reached = calibrate(answers, truth, honest=[True] * len(truth), target_accuracy=0.9, known_share=0.98)
+    strangeness = np.arange(len(truth)) / len(truth)
+    everyone = [True] * len(truth)
+    found, reached = calibrate(answers, truth, strangeness, honest=everyone, target_accuracy=0.9, known_share=0.98)
+    assert found.greatest_ood == pytest.approx(0.98, abs=1e-3)
     known = np.exp(log_softmax(answers / found.temperature))
     sure = known.max(1) >= found.least_probability
     assert (known.argmax(1) == truth)[sure].mean() >= 0.9
