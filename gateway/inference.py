@@ -41,7 +41,7 @@ class Inference:
         routes.get("")(self.server)
         routes.get("/health/live")(self.live)
         routes.get("/health/ready")(self.ready)
-        for model in ("/models/<name>", "/models/<name>/versions/<int:number>"):
+        for model in ("/models/<name>", "/models/<name>/versions/<int(max=9223372036854775807):number>"):
             routes.get(model)(self.model)
             routes.get(f"{model}/ready")(self.model_ready)
             routes.post(f"{model}/infer")(self.infer)

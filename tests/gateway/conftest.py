@@ -74,4 +74,5 @@ def start(tmp_path: Path, server: FaultyModelServer) -> Iterator[Callable[..., G
 
     yield start
     for gateway in running:
+        gateway.http.close()  # first, or gunicorn waits two seconds for more requests on kept-alive connections
         gateway.stop()

@@ -155,6 +155,11 @@ def test_a_version_that_is_not_there_is_not_found(http: FlaskClient, server: Fau
     assert http.get("/v2/models/culture/versions/3").status_code == 404
 
 
+@pytest.mark.parametrize("number", ["0", "99999999999999999999", "-1", "x"])
+def test_a_version_that_cannot_be_is_not_found(http: FlaskClient, number: str) -> None:
+    assert http.get(f"/v2/models/culture/versions/{number}").status_code == 404
+
+
 def test_another_version_than_asked_for_is_a_lie(http: FlaskClient) -> None:
     answer = http.post("/v2/models/culture/versions/3/infer", json={"inputs": [encoded(picture())]})
     assert answer.status_code == 502
