@@ -82,6 +82,13 @@ def test_too_many_pictures_are_refused(http: FlaskClient, form: str) -> None:
     assert problem(answer) == (413, "too-large")
 
 
+@pytest.mark.parametrize("side", [150, 600, 1500])
+def test_a_file_part_of_any_size_is_answered(http: FlaskClient, side: int) -> None:
+    """Werkzeug counts and spools parts above some sizes: 64 kB, 500 kB."""
+    file = io.BytesIO(noise((side, side), quality=95))
+    assert http.post("/v1/predict", data={"file": (file, "x.jpg")}).status_code == 200
+
+
 def test_the_most_pictures_are_answered(http: FlaskClient) -> None:
     answer = http.post("/v1/predict", data={"file": [(io.BytesIO(picture()), "x.jpg") for _ in range(32)]})
     assert len(answer.get_json()["predictions"]) == 32
