@@ -85,8 +85,9 @@ def test_too_many_pictures_are_refused(http: FlaskClient, form: str) -> None:
 @pytest.mark.parametrize("side", [150, 600, 1500])
 def test_a_file_part_of_any_size_is_answered(http: FlaskClient, side: int) -> None:
     """Werkzeug counts and spools parts above some sizes: 64 kB, 500 kB."""
-    file = io.BytesIO(noise((side, side), quality=95))
-    assert http.post("/v1/predict", data={"file": (file, "x.jpg")}).status_code == 200
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\n\r\n'
+    body = head + noise((side, side), quality=95) + b"\r\n--x--\r\n"
+    assert post(http, body, "multipart/form-data; boundary=x").status_code == 200
 
 
 def test_the_most_pictures_are_answered(http: FlaskClient) -> None:
