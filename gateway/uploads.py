@@ -24,6 +24,7 @@ from serving.contract import IMAGE_SIZE
 
 # What the pixels of one picture will take: decoded, together with the others, and packed for the wire.
 PIXEL_BYTES: Final = 3 * IMAGE_SIZE * IMAGE_SIZE * 3
+MAX_NAME: Final = 255  # characters
 CHUNK: Final = 64 * 1024  # bytes
 _MULTIPART: Final = "multipart/form-data"
 _JSON: Final = "application/json"
@@ -129,7 +130,12 @@ def _multipart(body: bytes, request: Request, settings: Settings) -> list[Upload
     if not parts and files:
         raise BadRequest('no picture: the part has to be named "file"')
     _check_count(len(parts), settings)
-    return [Upload(part.stream.read(), part.filename or None) for part in parts]
+    return [Upload(part.stream.read(), _name(part.filename)) for part in parts]
+
+
+def _name(filename: str | None) -> str | None:
+    """A file's name as it goes back: not too long, and text that UTF-8 can say (JSON can bring half characters)."""
+    return filename[:MAX_NAME].encode("utf-8", "replace").decode() if filename else None
 
 
 def _memory(
@@ -157,7 +163,7 @@ def _image(image: Any, at: int) -> Upload:
     if filename is not None and not isinstance(filename, str):
         raise BadRequest(f"images[{at}].filename is no string")
     try:
-        return Upload(b64decode(image["b64"], validate=True), filename)
+        return Upload(b64decode(image["b64"], validate=True), _name(filename))
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"images[{at}].b64 is not base64") from error
 

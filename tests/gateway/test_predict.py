@@ -51,6 +51,12 @@ def test_predict_gives_file_names_back(http: FlaskClient) -> None:
     assert [each["filename"] for each in answer.get_json()["predictions"]] == ["0.jpg", "1.jpg"]
 
 
+def test_predict_gives_an_odd_file_name_back_as_text(http: FlaskClient) -> None:
+    image = {"b64": base64.b64encode(picture()).decode(), "filename": "\ud800" + "x" * 1000}
+    answer = http.post("/v1/predict", json={"images": [image]})
+    assert answer.get_json()["predictions"][0]["filename"] == "?" + "x" * 254
+
+
 def test_predict_tells_of_a_broken_picture_beside_the_good_ones(http: FlaskClient) -> None:
     answer = ask(http, "multipart", picture(RED), b"nothing", picture(RED)[:150], picture(BLUE))
     assert answer.status_code == 200
