@@ -47,7 +47,8 @@ def running(log: Path, *arguments: str) -> Iterator[System]:
     port, grpc, rest = free_ports(3)
     command = [sys.executable, "-m", "serving.local", f"--port={port}", f"--grpc-port={grpc}", f"--rest-port={rest}"]
     with log.open("wb") as output:
-        environ = os.environ | {"PYTHONPATH": str(ROOT)}
+        feedback = f"sqlite:///{log.parent}/feedback.sqlite3"  # what tests say is not what people say
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "WHENCE_FEEDBACK_DATABASE": feedback}
         launcher = subprocess.Popen([*command, *arguments], cwd=ROOT, env=environ, stdout=output, stderr=output)
     system = System(f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc}", launcher, log)
     try:
