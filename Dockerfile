@@ -17,7 +17,7 @@ FROM ${PYTHON_IMAGE} AS venv
 # All files get this time, so that the same sources give the same layers.
 ARG SOURCE_DATE_EPOCH=1767225600
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-COPY docker/install-lock /usr/local/bin/
+COPY k8s/images/install-lock /usr/local/bin/
 
 FROM venv AS gateway-venv
 COPY gateway/requirements.lock /tmp/requirements.lock
@@ -42,7 +42,7 @@ COPY serving /src/model-server/app/serving
 COPY serving /src/training/app/serving
 COPY training /src/training/app/training
 COPY serving/models.config serving/batching.config serving/monitoring.config /src/configs/
-COPY docker/model-ready docker/serve-until-term /src/bin/
+COPY k8s/images/model-ready k8s/images/serve-until-term /src/bin/
 RUN chmod -R u=rwX,go=rX /src && chmod 0755 /src/bin/* \
     && find /src -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH}" {} +
 
@@ -59,7 +59,7 @@ RUN HOME=/tmp TF_CPP_MIN_LOG_LEVEL=2 /venv/bin/python -m training export --model
 # ---- what every Python image runs on: no pip, no build tools, no root -------------------------------------------------
 FROM ${PYTHON_IMAGE} AS trimmed
 ARG SOURCE_DATE_EPOCH=1767225600
-COPY docker/trim-base /tmp/
+COPY k8s/images/trim-base /tmp/
 RUN sh /tmp/trim-base
 
 # Flattened, so that what was removed is really gone.
@@ -160,7 +160,7 @@ CMD ["--help"]
 # ---- what is inside, for scanners ------------------------------------------------------------------------------------------
 FROM venv AS sbom-files
 ARG VERSION
-COPY docker/sbom.py /tmp/sbom.py
+COPY k8s/images/sbom.py /tmp/sbom.py
 RUN --mount=from=gateway-venv,source=/image/venv,target=/venvs/gateway \
     --mount=from=serving-venv,source=/image/venv,target=/venvs/model-server \
     --mount=from=training-venv,source=/image/venv,target=/venvs/training \

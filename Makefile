@@ -94,7 +94,7 @@ format: .venv/lint.ready ## let ruff mend what it can
 
 types: .venv/lint.ready .venv/test.ready .venv/training.ready .venv/deploy.ready ## mypy --strict, each room with its own libraries
 	.venv/lint/bin/mypy --python-executable .venv/test/bin/python gateway tests/gateway
-	.venv/lint/bin/mypy --python-executable .venv/deploy/bin/python k8s/monitoring docker tests/k8s tests/deploy
+	.venv/lint/bin/mypy --python-executable .venv/deploy/bin/python k8s/monitoring k8s/images tests/k8s tests/deploy
 	.venv/lint/bin/mypy --python-executable .venv/training/bin/python serving training $(wildcard tests/bench/*.py)
 
 contracts: .venv/training.ready .venv/test.ready ## who may import whom

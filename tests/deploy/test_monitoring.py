@@ -66,7 +66,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     rules = _hurried(yaml.safe_load((K8S / "monitoring/rules.yaml").read_text()))
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     targets = {"whence-gateway": [f"127.0.0.1:{http}"], "whence-serving": [f"127.0.0.1:{rest}", f"127.0.0.1:{rest2}"]}
-    shipped = yaml.safe_load((ROOT / "docker/prometheus.yml").read_text())
+    shipped = yaml.safe_load((ROOT / "k8s/monitoring/prometheus.yml").read_text())
     jobs = [
         {key: value for key, value in job.items() if key != "dns_sd_configs"}
         | {"static_configs": [{"targets": targets[job["job_name"]]}]}

@@ -34,7 +34,7 @@ def test_hadolint_refuses_a_shell_form(tmp_path: Path) -> None:
 
 
 def test_shellcheck_accepts_the_scripts() -> None:
-    done = run("shellcheck", *(f"docker/{name}" for name in SCRIPTS), "tests/deploy/standins/tensorflow_model_server")
+    done = run("shellcheck", *(f"k8s/images/{name}" for name in SCRIPTS), "tests/deploy/standins/tensorflow_model_server")
     assert done.returncode == 0, done.stdout
 
 
@@ -72,7 +72,7 @@ def test_compose_refuses_an_unknown_key(tmp_path: Path) -> None:
 
 def _prometheus_config(folder: Path) -> Path:
     """Compose's configuration with the rules where promtool finds them."""
-    text = (ROOT / "docker/prometheus.yml").read_text().replace("/etc/prometheus/", "")
+    text = (ROOT / "k8s/monitoring/prometheus.yml").read_text().replace("/etc/prometheus/", "")
     shutil.copy(K8S / "monitoring/rules.yaml", folder)
     (folder / "prometheus.yml").write_text(text)
     return folder / "prometheus.yml"
@@ -91,7 +91,7 @@ def test_promtool_refuses_a_rule_that_is_no_promql(tmp_path: Path) -> None:
 
 
 def test_yamllint_accepts_manifests_and_compose() -> None:
-    done = run("yamllint", "--strict", "docker-compose.yml", "docker", "k8s", "tests/k8s")
+    done = run("yamllint", "--strict", "docker-compose.yml", "k8s", "tests/k8s")
     assert done.returncode == 0, done.stdout
 
 

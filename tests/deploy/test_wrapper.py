@@ -1,4 +1,4 @@
-"""docker/serve-until-term around programs that behave as TensorFlow Serving does: no handler for SIGTERM."""
+"""k8s/images/serve-until-term around programs that behave as TensorFlow Serving does: no handler for SIGTERM."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ from tests.system import free_ports
 
 pytestmark = pytest.mark.deploy
 
-WRAPPER = str(ROOT / "docker/serve-until-term")
+WRAPPER = str(ROOT / "k8s/images/serve-until-term")
 
 
 @contextmanager

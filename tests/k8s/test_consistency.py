@@ -104,13 +104,13 @@ def test_a_path_that_is_asked_exists(path: str) -> None:
 def test_the_model_servers_metrics_are_asked_where_they_are() -> None:
     (path,) = re.findall(r'path: "([^"]+)"', (ROOT / "serving/monitoring.config").read_text())
     monitor = named(render("cpu"), "PodMonitor", "serving")["spec"]["podMetricsEndpoints"][0]
-    jobs = yaml.safe_load((ROOT / "docker/prometheus.yml").read_text())["scrape_configs"]
+    jobs = yaml.safe_load((ROOT / "k8s/monitoring/prometheus.yml").read_text())["scrape_configs"]
     assert monitor["path"] == path
     assert path in {job.get("metrics_path") for job in jobs}
 
 
 def test_compose_and_cluster_name_their_targets_alike() -> None:
-    jobs = yaml.safe_load((ROOT / "docker/prometheus.yml").read_text())["scrape_configs"]
+    jobs = yaml.safe_load((ROOT / "k8s/monitoring/prometheus.yml").read_text())["scrape_configs"]
     monitors = [
         named(render("cpu"), "ServiceMonitor", "gateway")["spec"]["endpoints"][0],
         named(render("cpu"), "PodMonitor", "serving")["spec"]["podMetricsEndpoints"][0],
@@ -136,7 +136,7 @@ def test_every_setting_that_is_set_exists() -> None:
 
 
 def test_every_setting_that_is_talked_about_exists() -> None:
-    files = [ROOT / "Dockerfile", ROOT / "docker-compose.yml", *(ROOT / "docker").iterdir(), *K8S.rglob("*.yaml")]
+    files = [ROOT / "Dockerfile", ROOT / "docker-compose.yml", *(K8S / "images").iterdir(), *K8S.rglob("*.yaml")]
     said = set(re.findall(r"\bWHENCE_[A-Z_]+[A-Z]\b", "".join(file.read_text() for file in files if file.is_file())))
     assert said <= {f"WHENCE_{name.upper()}" for name in Settings.__dataclass_fields__}
 
