@@ -38,7 +38,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "export",
         help="write the released checkpoint as a SavedModel",
         description="Write <models>/culture/<version>/, checked against serving/contract.py and against the "
-        "checkpoint's own answers. The directory appears at once or not at all, and an existing version is never overwritten.",
+        "checkpoint's own answers. The directory appears at once or not at all, and a version is never overwritten.",
     )
     export.add_argument(
         "--release", type=Path, default=RELEASE_DIR, help="folder with model.safetensors (default: %(default)s)"
