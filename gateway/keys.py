@@ -90,7 +90,7 @@ def new_key(name: str) -> tuple[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Print a new key for the name in `arguments`."""
-    if len(arguments) != 1 or not re.fullmatch(r"[\w.-]{1,64}", arguments[0]):
+    if len(arguments) != 1 or not re.fullmatch(r"[\w.][\w.-]{0,63}", arguments[0]):
         print("usage: python -m gateway.keys NAME", file=sys.stderr)
         return 2
     key, line = new_key(arguments[0])

@@ -75,6 +75,7 @@ class Whence:
         *,
         timeout_s: float = 60.0,
         patience_s: float = 300.0,
+        key: str | None = None,
         on_pause: Callable[[RemoteError], None] = lambda error: None,
     ) -> None:
         """Take the service's address; nothing is sent yet.
@@ -84,6 +85,7 @@ class Whence:
             timeout_s: longest silence of the service within one attempt.
             patience_s: longest time from the first attempt for a picture to the last; nobody waits for a service that
                 has never been reached.
+            key: API key, for a service that wants one.
             on_pause: told, in the thread that asks, why it waits before it asks again.
         """
         parts = urlsplit(url)
@@ -94,6 +96,9 @@ class Whence:
         self._host, self._port = parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/v1/predict"
         self._timeout_s, self._patience_s = timeout_s, patience_s
+        self._headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
         self._on_pause = on_pause
         self._own = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
@@ -172,11 +177,10 @@ class Whence:
 
     def _send(self, connection: http.client.HTTPConnection, picture: bytes) -> _Reply:
         """One exchange. Whatever goes wrong, the connection is closed and can be used again."""
-        headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
         complete = True
         try:
             try:
-                connection.request("POST", self._path, body=picture, headers=headers)
+                connection.request("POST", self._path, body=picture, headers=self._headers)
             except (BrokenPipeError, ConnectionResetError):
                 complete = False  # it stopped reading, perhaps because the picture is too large: it may have said why
             response = connection.getresponse()

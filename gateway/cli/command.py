@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--root", type=Path, metavar="FOLDER", help="where the catalogue's paths begin (beside the catalogue)")
     add("--url", type=_address, default="http://127.0.0.1:8080", help="where the service is (%(default)s)")
+    add("--key-file", type=_key, dest="key", metavar="FILE", help="file with the API key, if the service wants one")
     add("--jobs", type=_count, default=4, metavar="N", help="pictures under way at once (4)")
     add(
         "--patience",
@@ -122,6 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     classify.set_defaults(run=_classify)
     drift.add_command(commands)
     return parser
+
+
+def _key(text: str) -> str:
+    """The API key in a file: never on the command line, where other people of the machine can read it."""
+    try:
+        return Path(text).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
 
 
 def _address(text: str) -> str:
@@ -186,6 +195,7 @@ def _run(sources: Sources, out: Output, earlier: Earlier, options: argparse.Name
         whence = Whence(
             options.url,
             patience_s=options.patience,
+            key=options.key,
             on_pause=lambda error: progress.note(f"whence: waiting, because {error}"),
         )
         try:

@@ -34,7 +34,8 @@ def test_hadolint_refuses_a_shell_form(tmp_path: Path) -> None:
 
 
 def test_shellcheck_accepts_the_scripts() -> None:
-    done = run("shellcheck", *(f"k8s/images/{name}" for name in SCRIPTS), "tests/deploy/standins/tensorflow_model_server")
+    scripts = [*(f"k8s/images/{name}" for name in SCRIPTS), "tests/deploy/standins/tensorflow_model_server", ".ci/run"]
+    done = run("shellcheck", *scripts)
     assert done.returncode == 0, done.stdout
 
 

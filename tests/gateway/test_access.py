@@ -13,13 +13,14 @@ import httpx
 import pytest
 from flask import Flask
 
-from gateway import keys
+from gateway import cli, keys
 from gateway.keys import Keys, new_key
 from gateway.quota import Quota
 from gateway.settings import Settings, SettingsError
 from tests.fakes import FaultyModelServer
 from tests.gateway.conftest import noise, picture
 from tests.gateway.processes import Gateway
+from tests.listening import listening
 
 KEY, LINE = new_key("catalogue")
 OTHER_KEY, OTHER_LINE = new_key("shop")
@@ -46,6 +47,15 @@ def test_a_known_key_may_ask(make_app: Callable[..., Flask], keys_file: Path, sc
     app = make_app(api_keys_file=str(keys_file))
     assert ask(app, Authorization=f"{scheme} {KEY}") == 200
     assert ask(app, X_API_Key=OTHER_KEY) == 200
+
+
+def test_the_command_sends_the_key_of_a_file(make_app: Callable[..., Flask], keys_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    (tmp_path / "vase.jpg").write_bytes(picture())
+    with listening(make_app(api_keys_file=str(keys_file))) as url:
+        words = ["classify", str(tmp_path / "vase.jpg"), f"--url={url}", "--quiet"]
+        assert cli.main(words) == 3  # left over: nothing was answered
+        assert cli.main([*words, f"--key-file={tmp_path / 'key'}"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     def start(text: str) -> str:
         (tmp_path / "history").write_text(text)
         (tmp_path / "prometheus.yml").write_text("{}")
-        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", tmp_path / "history", tmp_path / "data"]
+        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", f"{tmp_path}/history", f"{tmp_path}/data"]
         subprocess.run(command, check=True, capture_output=True)
         (port,) = free_ports(1)
         running.append(
