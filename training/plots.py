@@ -24,7 +24,7 @@ def confusion_matrix(probabilities: Floats, truth: Ints, labels: tuple[str, ...]
     for row, column in np.ndindex(counts.shape):
         dark = counts[row, column] > 0.5 * counts[row].sum()
         axes.text(
-            column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black", size=8
+            column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black", size=8
         )
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(labels)), labels)
