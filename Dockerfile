@@ -38,6 +38,7 @@ FROM venv AS code
 COPY gateway /src/gateway/app/gateway
 COPY serving/__init__.py serving/contract.py serving/images.py serving/index.py serving/reference.py /src/gateway/app/serving/
 COPY training/release/index /src/gateway/app/release/index
+COPY training/release/reference.json /src/gateway/app/release/
 COPY serving /src/model-server/app/serving
 COPY serving /src/training/app/serving
 COPY training /src/training/app/training
@@ -86,7 +87,7 @@ LABEL org.opencontainers.image.title="whence-gateway" \
 COPY --from=gateway-venv /image/ /
 COPY --from=code /src/gateway/ /
 # A sample of objects for explain=neighbours; mount another collection's index and name it instead.
-ENV WHENCE_INDEX=/app/release/index
+ENV WHENCE_INDEX=/app/release/index WHENCE_REFERENCE=/app/release/reference.json
 WORKDIR /app
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 \

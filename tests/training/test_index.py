@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.index import ArtObject, BadIndex, Index, top
+from serving.reference import Reference
 from training import durable
 from training.index import Embedded, embed_rows, publish
 from training.manifest import read_manifest
@@ -154,3 +155,10 @@ def test_the_published_index_holds_nothing_but_the_mets_own_cc0_objects() -> Non
         index = Index(folder)
         objects = [index.object(i) for i in range(index.facts.objects)]
         assert all(each.licence.startswith("CC0") and "Metropolitan" in each.source for each in objects)
+
+
+def test_the_published_reference_belongs_to_the_released_model() -> None:
+    release = json.loads((ROOT / "training/release/release.json").read_text())
+    reference = Reference.load(ROOT / "training/release/reference.json")
+    assert reference.release_sha256 == release["sha256"], "make it again: python -m training reference (see the README)"
+    assert set(reference.cultures) == set(release["labels"])
