@@ -98,8 +98,8 @@ def test_a_misspelt_field_of_a_built_in_resource_is_found() -> None:
 
 def test_a_misspelt_field_of_a_custom_resource_is_found() -> None:
     broken = copy.deepcopy(list(render("cpu")))
-    named(broken, "PodMonitor", "serving")["spec"]["podMetricsEndpoints"][0]["intervall"] = "15s"
-    assert any("intervall" in problem for problem in schemas.custom_problems(broken))
+    named(broken, "PodMonitor", "serving")["spec"]["podMetricsEndpoints"][0]["intervals"] = "15s"
+    assert any("intervals" in problem for problem in schemas.custom_problems(broken))
 
 
 @every_variant
