@@ -127,9 +127,10 @@ def _export(options: argparse.Namespace) -> None:
     say(f"exporting the released model to {version.relative_to(ROOT) if version.is_relative_to(ROOT) else version}")
     command = [str(options.serving_python), "-m", "training", "export", "--models", str(options.models)]
     command += ["--precision", options.precision]
-    status = subprocess.run(command, cwd=ROOT, env=_environ(), check=False).returncode
-    if status:
-        raise RuntimeError(f"the export of the released model failed ({_reason(status)})")
+    # TensorFlow talks a lot while it starts: shown only when it did not work.
+    done = subprocess.run(command, cwd=ROOT, env=_environ(), check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the export of the released model failed ({_reason(done.returncode)}):\n{done.stderr}")
 
 
 def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
