@@ -90,6 +90,7 @@ def float_graph(servable: Servable) -> ov.Model:
     with tempfile.TemporaryDirectory() as scratch:
         tf.saved_model.save(servable, scratch, signatures=numbers)
         converted = ov.Core().read_model(scratch)
+    _turn_by_gathering(converted)
     outputs = {name: converted.output(name).get_node().input_value(0) for name in _NUMBERS}
     outputs |= _strings(servable, outputs)
     for name, output in outputs.items():
@@ -125,6 +126,17 @@ def _strings(servable: Servable, numbers: dict[str, ov.Output]) -> dict[str, ov.
         name: op.gather(ov.op.Constant(ov.Tensor(np.array(words))), rows, _integer(0)).output(0)
         for name, (words, rows) in tables.items()
     }
+
+
+def _turn_by_gathering(graph: ov.Model) -> None:
+    """RGB becomes BGR by a ReverseSequence, which OpenVINO computes on one thread: 5 % of an int8 picture's time."""
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "ReverseSequence":
+            axis = node.get_attributes()["seq_axis"]
+            order = np.arange(node.get_output_partial_shape(0)[axis].get_length())[::-1].astype(np.int32)
+            turned = op.gather(node.input_value(0), op.constant(order.copy()), _integer(axis))
+            for reader in node.output(0).get_target_inputs():
+                reader.replace_source_output(turned.output(0))
 
 
 def _integer(value: int) -> ov.Node:

