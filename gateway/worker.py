@@ -12,6 +12,7 @@ from gateway.reads import reads
 from gateway.settings import Settings
 
 STALL_S: Final = 30.0  # how long a client may neither send nor take a byte
+REST_S: Final = 5.0  # how long the rest of a body that nobody wants is taken in
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -42,6 +43,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return super().handle_request(req, conn)
         except TimeoutError as error:
             raise ConnectionResetError(errno.ECONNRESET, "the client stalled") from error
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Take in the rest of a body that was refused before it was read, so that its sender gets to read why.
+
+        gunicorn takes in 64 kB, less than most pictures, then closes a connection that it has just said it would keep.
+        """
+        whole = conn.parser.finish_body(deadline=time.monotonic() + REST_S, max_bytes=self._settings.max_body_bytes)
+        return bool(keepalive and whole)
 
     def murder_pending(self) -> None:
         """Do gunicorn's own housekeeping, about once a second, and ours."""

@@ -1,5 +1,7 @@
 """Bounded work: places, a fair and short queue, bytes; beyond them an answer at once, and probes always."""
 
+import http.client
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -162,3 +164,19 @@ def test_at_five_times_capacity_goodput_stays(start: Callable[..., Gateway], ser
     assert set(statuses) == {200, 503}
     print(f"{statuses.count(200)} answered, {statuses.count(503)} refused")
     assert statuses.count(200) >= 0.5 * 20 * 5  # on a quiet machine more than nine tenths
+
+
+def test_a_connection_is_kept_through_refusals_of_large_pictures(start: Callable[..., Gateway]) -> None:
+    """The body was never read; the next request on the same connection has to be answered all the same."""
+    gateway = start(max_in_flight=1, max_waiting=0, request_timeout_s=30)
+    with socket.create_connection(("127.0.0.1", gateway.port)) as busy:
+        busy.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")  # and never the body
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+        statuses: list[int] = []
+        while statuses.count(503) < 5 and len(statuses) < 50:
+            connection.request("POST", "/v1/predict", body=bytes(500_000))
+            reply = connection.getresponse()
+            reply.read()
+            statuses.append(reply.status)
+        connection.close()
+    assert statuses.count(503) == 5
