@@ -36,7 +36,7 @@ def test_the_gateway_image_is_small(docker: Docker, gateway_image: str) -> None:
 def test_the_same_sources_give_the_same_layers(docker: Docker, gateway_image: str, tmp_path: Path) -> None:
     for name in ("Dockerfile", ".dockerignore"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("docker", "gateway", "serving", "training"):
+    for name in ("gateway", "k8s", "serving", "training"):
         shutil.copytree(ROOT / name, tmp_path / name)
     layers = []
     for cache in ([], ["--no-cache"]):
