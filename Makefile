@@ -93,9 +93,9 @@ format: .venv/lint.ready ## let ruff mend what it can
 	.venv/lint/bin/ruff format .
 
 types: .venv/lint.ready .venv/test.ready .venv/training.ready .venv/deploy.ready ## mypy --strict, each room with its own libraries
-	.venv/lint/bin/mypy --python-executable .venv/test/bin/python gateway tests/gateway
+	.venv/lint/bin/mypy --python-executable .venv/test/bin/python gateway tests/gateway tests/hostile $(wildcard tests/bench/*.py)
 	.venv/lint/bin/mypy --python-executable .venv/deploy/bin/python k8s/monitoring k8s/images tests/k8s tests/deploy
-	.venv/lint/bin/mypy --python-executable .venv/training/bin/python serving training $(wildcard tests/bench/*.py)
+	.venv/lint/bin/mypy --python-executable .venv/training/bin/python serving training
 
 contracts: .venv/training.ready .venv/test.ready ## who may import whom
 	.venv/test/bin/lint-imports

@@ -3,7 +3,8 @@
 `python -m gateway.errors` prints the README's table.
 
     who asks          Unauthorized, OverQuota
-    bytes arrive      NotFound, MethodNotAllowed, BadRequest, TooLarge, SlowClient, ClientGone
+    a head arrives    AddressTooLong, HeadersTooLarge, NotFound, MethodNotAllowed
+    bytes arrive      BadRequest, TooLarge, SlowClient, ClientGone
     bytes to pixels   UnsupportedMedia, UndecodablePicture, UnacceptablePicture
     place and time    Overloaded, Expired
     model server      ModelUnavailable, ModelTimeout, ContractBroken
@@ -13,6 +14,8 @@
 import json
 import logging
 import random
+import uuid
+from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 from flask import Flask, Response, request
@@ -111,6 +114,20 @@ class TooLarge(Problem):
     when = "the body or one picture has too many bytes, or the request too many pictures"
 
 
+class AddressTooLong(Problem):
+    """A request line that nobody needs."""
+
+    slug, status, title = "address-too-long", 414, "The address is too long"
+    when = "the request line has more than 4,094 bytes"
+
+
+class HeadersTooLarge(Problem):
+    """More headers than anybody needs."""
+
+    slug, status, title = "headers-too-large", 431, "The headers are too large"
+    when = "more than 64 headers, or one of more than 8,190 bytes"
+
+
 class UnsupportedMedia(Problem):
     """Bytes in none of the accepted formats."""
 
@@ -207,9 +224,9 @@ class ModelTimeout(Expired):
 
 
 KINDS: Final = (
-    BadRequest, Unauthorized, NotFound, MethodNotAllowed, SlowClient, ClientGone, TooLarge, UnsupportedMedia,
-    UndecodablePicture, UnacceptablePicture, OverQuota, InternalError, ContractBroken, Overloaded, ModelUnavailable,
-    NotReady, Expired,
+    BadRequest, Unauthorized, NotFound, MethodNotAllowed, SlowClient, ClientGone, TooLarge, AddressTooLong,
+    UnsupportedMedia, HeadersTooLarge, UndecodablePicture, UnacceptablePicture, OverQuota, InternalError,
+    ContractBroken, Overloaded, ModelUnavailable, NotReady, Expired,
     Conflict, NotStored,
 )  # fmt: skip
 
@@ -255,6 +272,16 @@ def _of_http(error: HTTPException) -> Problem:
             return BadRequest()
     log.error("unexpected %s", error, exc_info=error)
     return InternalError()
+
+
+def of_no_request(problem: Problem) -> bytes:
+    """A whole HTTP answer for bytes that did not become a request of the application; the connection ends with it."""
+    body = json.dumps({**problem.document(), "request_id": uuid.uuid4().hex}).encode()
+    head = (
+        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def install(app: Flask) -> None:

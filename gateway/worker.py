@@ -1,15 +1,21 @@
-"""gunicorn's gthread worker, with limits on slow clients and a stop that loses no request."""
+"""gunicorn's gthread worker: limits on slow clients, problem documents for what is no HTTP, a stop that loses none."""
 
 import errno
+import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Final
 
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
+from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
-from gateway import lifecycle, memory
+from gateway import errors, lifecycle, memory
 from gateway.reads import reads
 from gateway.settings import Settings
+
+log = logging.getLogger("whence.worker")
 
 STALL_S: Final = 30.0  # how long a client may neither send nor take a byte
 REST_S: Final = 5.0  # how long the rest of a body that nobody wants is taken in
@@ -43,6 +49,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return super().handle_request(req, conn)
         except TimeoutError as error:
             raise ConnectionResetError(errno.ECONNRESET, "the client stalled") from error
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answer what never reached the application; gunicorn would send a page of HTML that repeats what was wrong."""
+        with suppress(OSError):
+            write_nonblock(client, errors.of_no_request(_problem(exc)))
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Take in the rest of a body that was refused before it was read, so that its sender gets to read why.
@@ -84,3 +95,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().set_accept_enabled(False)
         for listener in self.sockets:
             listener.close()
+
+
+def _problem(error: Exception) -> errors.Problem:
+    """Why there is no request, or none that could be handled."""
+    if isinstance(error, LimitRequestLine):
+        return errors.AddressTooLong()
+    if isinstance(error, LimitRequestHeaders):
+        return errors.HeadersTooLarge()
+    if isinstance(error, ParseException | OSError):  # the latter is TLS that is none
+        log.info("no HTTP request: %s", type(error).__name__)
+        return errors.BadRequest("this is no HTTP/1.1 request")
+    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    return errors.InternalError()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import compare, gateway_cost, report, soak, swap, sweep
+from tests.bench import compare, gateway_cost, report, soak, storm, swap, sweep
 from tests.system import ROOT
 
 SYSTEMS = ["whence-bfloat16", "whence-int8", "mosec", "litserve"]
@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], object]]] = {
         lambda o: gateway_cost.measure(o.models, o.out, o.uploads),
     ),
     "soak": ("does memory grow with time?", lambda o: soak.soak(o.precision, o.models, o.out, o.minutes)),
+    "storm": ("load, faults and hostile input at once", lambda o: storm.storm(o.out, o.minutes)),
     "swap": ("a new version under load", lambda o: swap.swap(o.precision, o.models, o.out)),
     "sweep": (
         "batching parameters and threads",
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16", help="of soak, swap and sweep (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of compare and sweep (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load in each round (default %(default)s)")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of soak (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of soak and storm (default %(default)s)")
     parser.add_argument("--uploads", type=int, default=200, help="of each kind, for gateway (default %(default)s)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
