@@ -51,11 +51,16 @@ def kind_of(name: str, answers: "Answers", labels: Sequence[str], truth: Sequenc
 
 
 def measure(
-    model: "ReleasedModel", records: Sequence["Record"], pixels: NDArray[np.uint8], *, pictures: int
+    model: "ReleasedModel",
+    records: Sequence["Record"],
+    pixels: NDArray[np.uint8],
+    photos: Sequence[NDArray[np.uint8]],
+    *,
+    pictures: int,
 ) -> list[Kind]:
-    """Every kind there is, at most `pictures` of each that is not drawn here."""
+    """Every kind there is, at most `pictures` of each part of the validation pictures, and all of `photos`."""
     from training.records import ARTIST, OTHER, RANDOM, SOURCE
-    from training.strangers import no_artworks, photographs
+    from training.strangers import no_artworks
 
     rng = np.random.default_rng(0)
     labels, kinds = model.release.labels, []
@@ -66,8 +71,7 @@ def measure(
         if len(rows):
             truth = None if part == OTHER else [records[int(i)].culture for i in rows]
             kinds.append(kind_of(name, model.ask(np.asarray(pixels[rows])), labels, truth))
-    drawn, photos = no_artworks(DRAWN), photographs()
-    answers = model.ask(drawn[:DRAWN])
+    answers = model.ask(no_artworks(DRAWN)[:DRAWN])
     for turn, name in enumerate(_DRAWN_KINDS):
         kinds.append(
             kind_of(name, {key: value[turn :: len(_DRAWN_KINDS)] for key, value in answers.items()}, labels, None)
@@ -103,14 +107,22 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--run", dest="folder", type=Path, required=True, help="what `fit` wrote")
-    parser.add_argument("--pictures", type=int, default=400, help="at most so many of each kind (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=400, help="at most so many of each part (default: %(default)s)")
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        metavar="FOLDER",
+        help="everyday photographs, in any depth of folders (default: the few that scikit-image and scikit-learn ship)",
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
     from training.answers import ReleasedModel, validation_of
     from training.fit import CHECKPOINT
+    from training.strangers import photographs, photographs_in
 
+    photos = photographs_in(options.photographs) if options.photographs else photographs()
     records, pixels = validation_of(options.folder)
     model = ReleasedModel(options.folder / CHECKPOINT, [contract.PROBABILITIES, contract.DECISION])
-    print(table(measure(model, records, pixels, pictures=options.pictures)))
+    print(table(measure(model, records, pixels, photos, pictures=options.pictures)))

@@ -1,10 +1,11 @@
 """Pictures that the model must not claim to know: other cultures, and things that are no artworks.
 
 The latter are drawn here, so that anyone can draw them again: noise, gradients, pages of text, checks, charts. Where
-scikit-image and scikit-learn are installed, the photographs that they ship are used too.
+scikit-image and scikit-learn are installed, the photographs that they ship are used too; a folder can hold more.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from serving.contract import IMAGE_SIZE
+from serving.images import ImageError, decode
+from training.records import PICTURE_SUFFIXES
 
 WORDS: Final = [
     "invoice",
@@ -70,6 +73,20 @@ def photographs() -> list[NDArray[np.uint8]]:
         found += [_squash(Image.fromarray(image)) for image in load_sample_images().images]
     except (ImportError, OSError):
         pass
+    return found
+
+
+def photographs_in(folder: Path) -> list[NDArray[np.uint8]]:
+    """Every picture under `folder`, made as the gateway makes it. Raises ValueError for none, and for a broken one."""
+    found = []
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in PICTURE_SUFFIXES:
+            try:
+                found.append(decode(file.read_bytes()))
+            except ImageError as error:
+                raise ValueError(f"{file}: {error}") from error
+    if not found:
+        raise ValueError(f"{folder}: no picture ({', '.join(PICTURE_SUFFIXES)}) in it")
     return found
 
 

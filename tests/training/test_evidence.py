@@ -15,6 +15,7 @@ from serving.images import decode
 from serving.reference import Reference
 from training import reference, retrieval
 from training.decisions import kind_of, table
+from training.strangers import photographs_in
 
 pytest.importorskip("tensorflow")
 
@@ -74,6 +75,25 @@ def test_decisions_are_counted_with_how_often_they_were_right() -> None:
 def test_decisions_about_strangers_are_never_right() -> None:
     kind = kind_of("noise", answers([[0.9, 0.1]], ["out_of_distribution"]), ["Greek", "Italian"], None)
     assert table([kind]).splitlines()[-1] == "| noise | 1 | 0% | 0% | 100% |"
+
+
+def test_photographs_of_a_folder_are_made_as_the_gateway_makes_them(tmp_path: Path) -> None:
+    (tmp_path / "holidays").mkdir()
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "holidays/beach.JPG").write_bytes(PICTURES[0].read_bytes())
+    (found,) = photographs_in(tmp_path)
+    assert np.array_equal(found, decode(PICTURES[0].read_bytes()))
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no picture"):
+        photographs_in(tmp_path)
+
+
+def test_a_broken_photograph_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.jpg").write_bytes(PICTURES[0].read_bytes()[:999])
+    with pytest.raises(ValueError, match=r"torn\.jpg"):
+        photographs_in(tmp_path)
 
 
 def unit(rng: np.random.Generator, count: int, towards: NDArray[np.float32]) -> NDArray[np.float32]:
