@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,7 +46,7 @@ class Classifier:
         self._metrics = metrics
         self._watch = Watch(settings, metrics)
         self.decoders = Slots(settings.decode_threads)
-        self._large = Slots(1)
+        self.large = Slots(1)
         self._bytes = ByteBudget(settings.max_held_bytes)
         self.gate = Gate(settings.max_in_flight, max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s)
 
@@ -112,15 +112,25 @@ class Classifier:
     def _decode(self, data: bytes, context: Context) -> NDArray[np.uint8] | errors.Problem:
         """Pixels, or the problem to tell. Raises Expired."""
         self._metrics.image_bytes.observe(len(data))
-        with self.decoders.slot(context.deadline) as waited_s, context.stage("decode"):
-            context.stages_s["wait"] = context.stages_s.get("wait", 0.0) + waited_s
-            try:
+        try:
+            with self._decoding(context):
                 picture = images.load(data, max_pixels=self._settings.max_pixels)
                 self._metrics.image_megapixels.observe(picture.megapixels)
-                with self._large.slot(context.deadline) if picture.megapixels > LARGE_MEGAPIXELS else nullcontext():
+                if picture.megapixels <= LARGE_MEGAPIXELS:
                     return picture.pixels()
-            except ImageError as error:
-                return errors.of_picture(error)
+            # Large ones queue without keeping a decoder from the others, or the memory that opening them took.
+            del picture
+            with self.large.slot(context.deadline) as waited_s, self._decoding(context, waited_s):
+                return images.decode(data, max_pixels=self._settings.max_pixels)
+        except ImageError as error:
+            return errors.of_picture(error)
+
+    @contextmanager
+    def _decoding(self, context: Context, waited_s: float = 0.0) -> Iterator[None]:
+        """One of the decoders, and the clocks. Raises Expired."""
+        with self.decoders.slot(context.deadline) as here_s, context.stage("decode"):
+            context.stages_s["wait"] = context.stages_s.get("wait", 0.0) + waited_s + here_s
+            yield
 
 
 def _metadata(context: Context) -> tuple[tuple[str, str], ...]:

@@ -16,12 +16,14 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from serving.contract import IMAGE_SIZE
 
 MAX_PIXELS: Final = 50_000_000  # pixels; as RGB about 200 MB in Pillow, four bytes each
+MAX_SIDE: Final = 100_000  # pixels; each row takes some bytes more, and a picture can be all rows
 MAX_SCANNED: Final = 1_000_000_000  # pixels times scans of a JPEG: about two seconds of work
+MAX_SPARE_TILE: Final = 4_000_000  # pixels of a TIFF's tile, however small the picture
 MAX_READS: Final = 100_000  # of the file, by Pillow; a picture of 20 MB in the smallest usual pieces takes some 10,000
 DRAFT_SIDE: Final = 2 * IMAGE_SIZE  # pixels; JPEGs are decoded at 1/2, 1/4 or 1/8 scale, but never below this
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF")
@@ -120,6 +122,8 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     _check_size(*image.size, max_pixels)
     if kind == "JPEG":
         _check_scans(data, image.width * image.height)
+    elif kind == "TIFF":
+        _check_tiles(image)
     return Picture(kind, *image.size, lambda: image)
 
 
@@ -176,6 +180,16 @@ def _check_scans(data: bytes, pixels: int) -> None:
         raise UnacceptableImage(f"{scans} scans of {pixels:,} pixels are more than accepted")
 
 
+def _check_tiles(image: Image.Image) -> None:
+    """Refuse a TIFF of tiles that are much larger than the picture: memory is taken for a whole one."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    if isinstance(width, int) and isinstance(height, int):
+        most = max(MAX_SPARE_TILE, 2 * image.width * image.height)
+        if width * height > most:
+            raise UnacceptableImage(f"tiles of {width:,} x {height:,} pixels are more than this picture needs")
+
+
 class _Source(io.BytesIO):
     """The bytes of a picture, to be read a bounded number of times.
 
@@ -212,6 +226,8 @@ def _open(data: bytes, kind: str, max_pixels: int, size: tuple[int, int] | None 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise UnacceptableImage(f"a picture of {width} x {height} pixels has nothing to look at")
+    if max(width, height) > MAX_SIDE:
+        raise UnacceptableImage(f"a side of {max(width, height):,} pixels is more than the {MAX_SIDE:,} accepted")
     if width * height > max_pixels:
         raise UnacceptableImage(f"{width} x {height} pixels are more than the {max_pixels:,} accepted")
 
@@ -228,26 +244,29 @@ def _orientation(image: Image.Image) -> int:
 def _resizable(image: Image.Image) -> Image.Image:
     """The same picture in a mode that Pillow can filter: eight bits, no palette, no transparent colour key."""
     if image.mode in ("I", "F", "I;16", "I;16L", "I;16B", "I;16N"):
-        return Image.fromarray(_eight_bits(np.asarray(image)))
+        return _eight_bits(image)
     if image.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("L") if image.mode == "1" else image
 
 
-def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of more than eight bits, [h, w], scaled to 0..255 by the range they use: 1, 255, 65535, more."""
-    bands = [slice(at, at + 64) for at in range(0, len(values), 64)]  # some rows at a time: floats take much memory
-    greys = (values[band].astype(np.float32) for band in bands)
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of more than eight bits scaled to 0..255 by the range they use: 1, 255, 65535, more."""
+    # Some rows at a time: numbers of many bits take much memory.
+    bands = [(0, top, image.width, min(top + 64, image.height)) for top in range(0, image.height, 64)]
+    greys = (np.asarray(image.crop(band)) for band in bands)
     tops = [float(grey.max()) if np.isfinite(grey).all() else np.nan for grey in greys]
     if not np.isfinite(tops).all():
         raise ValueError("not finite")
     scale = next((full for full in (1.0, 255.0, 65535.0) if max(tops) <= full), max(tops))
-    if np.issubdtype(values.dtype, np.integer):
+    if image.mode != "F":
         scale = max(scale, 65535.0)  # Pillow's mode "I" is how 16-bit integers arrive
-    eight = np.empty(values.shape, np.uint8)
+    eight = Image.new("L", image.size)
     for band in bands:
-        grey = values[band].astype(np.float32)
-        eight[band] = np.rint(grey / 257 if values.dtype == np.uint16 else np.clip(grey / scale, 0, 1) * 255)
+        values = np.asarray(image.crop(band))
+        grey = values.astype(np.float32)
+        small = np.rint(grey / 257 if values.dtype == np.uint16 else np.clip(grey / scale, 0, 1) * 255)
+        eight.paste(Image.fromarray(small.astype(np.uint8)), band)
     return eight
 
 

@@ -80,7 +80,7 @@ def _row(values: list[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float32
 
 _STATUSES: Mapping[str, frozenset[int]] = {
     "UNAVAILABLE": AWAY, "RESOURCE_EXHAUSTED": AWAY, "NOT_FOUND": AWAY | {404}, "CANCELLED": AWAY,
-    "DEADLINE_EXCEEDED": LATE,
+    "DEADLINE_EXCEEDED": LATE | AWAY,
 }  # fmt: skip
 _LIES: Mapping[str, Behaviour] = {
     "NaN": changed(lambda r: r.outputs["probabilities"].CopyFrom(floats(_row([np.nan, 0.5, 0.5])))),
@@ -123,7 +123,7 @@ ALL: tuple[Fault, ...] = (
             code.name,
             _behave(fail(code)),
             _STATUSES.get(code.name, BROKEN),
-            rests=code.name in ("UNAVAILABLE", "CANCELLED"),
+            rests=code.name in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"),
         )
         for code in grpc.StatusCode
         if code is not grpc.StatusCode.OK
@@ -131,7 +131,7 @@ ALL: tuple[Fault, ...] = (
     *(Fault(f"lie: {name}", _behave(behaviour), BROKEN) for name, behaviour in _LIES.items()),
     Fault("float_val", _behave(_float_val), ANSWERED),  # type: ignore[arg-type]
     Fault("slow by 1 s", _behave(_slow(1)), FULL, rests=True),
-    Fault("too slow", _behave(_slow(6)), AWAY | LATE, rests=True),
+    Fault("too slow", _behave(_slow(9)), AWAY | LATE, rests=True),
     Fault("too large", _behave(changed(lambda r: r.outputs["labels"].string_val.append(b"x" * 5_000_000))), AWAY),
     Fault("half-open", _wire("swallow"), AWAY | LATE, rests=True),
     Fault("a byte a second", _wire("drip"), AWAY | LATE, rests=True),
