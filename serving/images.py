@@ -7,6 +7,7 @@ The filter and the order of the steps move probabilities more than int8 weights 
 """
 
 import io
+import os
 import struct
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,9 @@ MAX_READS: Final = 100_000  # of the file, by Pillow; a picture of 20 MB in the 
 DRAFT_SIDE: Final = 2 * IMAGE_SIZE  # pixels; JPEGs are decoded at 1/2, 1/4 or 1/8 scale, but never below this
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF")
 MEDIA_TYPES: Final = tuple(f"image/{name.lower()}" for name in FORMATS)
+
+# libtiff counts the scans of a JPEG inside a TIFF by itself, up to 100.
+os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_SCANNED // MAX_PIXELS))
 
 # Pillow warns from 89 million pixels on and refuses from 179 million on; our own, stricter limit is checked below.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -119,7 +123,7 @@ def load(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
         _check_size(*size, max_pixels // 2)
         return Picture(kind, *size, lambda: _open(data, kind, max_pixels, size))
     image = _open(data, kind, max_pixels)
-    _check_size(*image.size, max_pixels)
+    _check_size(*image.size, max_pixels // 2 if kind == "AVIF" else max_pixels)  # up to ten bits and four planes
     if kind == "JPEG":
         _check_scans(data, image.width * image.height)
     elif kind == "TIFF":
@@ -293,6 +297,19 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 def _embedded_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
     icc = image.info.get("icc_profile")
     try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc else None
+        return ImageCms.ImageCmsProfile(io.BytesIO(_without_chains(icc))) if icc else None
     except (OSError, TypeError):  # a broken profile
         return None
+
+
+def _without_chains(icc: bytes) -> bytes:
+    """The profile without its tags D2B and B2D (ICC.1:2022, section 9.2), which are optional: A2B says the same.
+
+    Each is a chain of steps as long as it likes, and is computed at 36,000 points: a minute for a file of 2 kB.
+    """
+    profile = bytearray(icc)
+    end = 132 + 12 * min(int.from_bytes(icc[128:132], "big"), 100)  # the most that littlecms reads
+    for at in range(132, end, 12):
+        if profile[at : at + 3] in (b"D2B", b"B2D"):
+            profile[at : at + 1] = b"x"  # a tag of nobody's
+    return bytes(profile)
