@@ -6,18 +6,20 @@
 The filter and the order of the steps move probabilities more than int8 weights do: golden arrays in the tests pin them.
 """
 
+import ctypes
 import io
 import os
 import struct
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, _imaging
 
 from serving.contract import IMAGE_SIZE
 
@@ -37,6 +39,10 @@ os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_SCANNED //
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Its other warnings repeat what a broken file says: noise, and memory, because Python remembers each of them.
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+# libtiff writes its own on standard error by itself: a line for each row of a broken fax, 50,000 for a small picture.
+for _setter in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+    with suppress(AttributeError, OSError):  # a Pillow that is built in another way
+        getattr(ctypes.CDLL(_imaging.__file__), _setter)(None)
 
 _UPRIGHT: Final = {  # EXIF orientation (CIPA DC-008, table 6) -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -310,6 +316,6 @@ def _without_chains(icc: bytes) -> bytes:
     profile = bytearray(icc)
     end = 132 + 12 * min(int.from_bytes(icc[128:132], "big"), 100)  # the most that littlecms reads
     for at in range(132, end, 12):
-        if profile[at : at + 3] in (b"D2B", b"B2D"):
+        if icc[at : at + 3] in (b"D2B", b"B2D"):
             profile[at : at + 1] = b"x"  # a tag of nobody's
     return bytes(profile)
