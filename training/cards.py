@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from training.checkpoint import Release
-from training.report import classes_table, leaks_table, parts_table
+from training.report import classes_table, differences_table, leaks_table, parts_table
 
 Row = dict[str, Any]
 
@@ -78,7 +78,7 @@ that training did not know. Intervals are 95 %. The temperature of each half of 
 other half.
 
 {_lines(parts_table(evaluation["model"]))}
-
+{_comparisons(facts["comparisons"])}
 Beside it, on all validation pictures: {baselines}.
 Stages of the run (accuracy, NLL; the one with the least NLL is taken): {stages}.
 
@@ -91,6 +91,19 @@ Stages of the run (accuracy, NLL; the one with the least NLL is taken): {stages}
 {_silence(release)}
 
 {LIMITS}"""
+
+
+def _comparisons(comparisons: dict[str, dict[str, Row]]) -> str:
+    texts = [
+        f"""
+Against {name}, on the same pictures: how much higher the accuracy is, and the NLL (lower is better). The 95 % intervals
+are of a bootstrap that draws whole artists and sources; where 0 lies outside, the difference is no chance.
+
+{_lines(differences_table(differences))}
+"""
+        for name, differences in comparisons.items()
+    ]
+    return "".join(texts)
 
 
 def _silence(release: Release) -> str:

@@ -9,6 +9,7 @@ from training.augment import Augmentation
 from training.model import ModelShape
 from training.records import ARTIST, RANDOM, SOURCE
 
+PLACES = ("data", "prepared", "run", "measured_by", "base_weights")  # settings that say only where things are
 LABELS = ("British", "Chinese", "French", "German", "Greek", "Italian", "Japanese", "Spanish")
 
 
@@ -42,8 +43,12 @@ class TrainConfig:
     weight_decay: float = 0.2  # L2 penalty on the head, on standardised features, relative to the mean loss
     label_smoothing: float = 0.05  # share of the target that all classes get
     group_weight: float = 0.0  # 1: every artist counts the same; 0: every picture does
-    epochs: int = 0  # of fine-tuning the last block; 0 leaves VGG16 as it is
-    learning_rate: float = 5e-5  # of block 5 and the head at its highest; cosine, after a warm-up
+    epochs: int = 0  # of fine-tuning; 0 leaves VGG16 as it is
+    cut: int = 5  # the first block that fine-tuning changes
+    # Fine-tune on new augmented pixels in every epoch, which all of VGG16 looks at, instead of on the cached views:
+    # several times the work, and what it takes to change more than block 5 without learning the pictures by heart.
+    fresh: bool = False
+    learning_rate: float = 5e-5  # of what is fine-tuned at its highest; cosine, after a warm-up
     warmup: float = 0.1  # share of the steps
     dropout: float = 0.2  # of the features, in fine-tuning
     averaging: float = 0.99  # exponential moving average of the weights, per step; these weights are kept
@@ -66,6 +71,8 @@ class TrainConfig:
             raise ValueError("ranks needs a number for each of blocks")
         if self.views < 1 or self.epochs < 0 or not self.seeds:
             raise ValueError("views and seeds must be at least one, epochs at least zero")
+        if not 2 <= self.cut <= 5:
+            raise ValueError("cut must be a block of VGG16 from 2 to 5")
 
     @property
     def shape(self) -> ModelShape:

@@ -1,79 +1,137 @@
-"""Cached features as batches for Keras: drawn class by class for training, in order for validation."""
+"""What there is to learn from, in the two forms that it can have: cached maps of a block, or the pictures themselves.
 
-import math
+Both give the same to whoever trains: a network that shares the model's weights, random batches for it, and what the
+head reads of any picture once the network has changed. The same seeds give the same batches, on any machine.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from training.features import Features
+from serving.contract import IMAGE_SIZE
+from training.config import TrainConfig
+from training.features import Features, ahead, augmented, batches, view_maker
+from training.model import FEATURES, build_extractor, build_reader, build_tail, build_trainee
+from training.records import Record
+
+Rows = NDArray[np.int64]
+Reader = Callable[[Rows], NDArray[np.float32]]  # rows -> what the head reads of them now, [R, F]
+THREADS: Final = 2  # that decode and augment while the network works
+
+
+class Views(Protocol):
+    """The pictures as fine-tuning sees them."""
+
+    def trainee(self, model: keras.Model, dropout: float) -> keras.Model:
+        """What is to be trained: what `draw` gives -> logits."""
+
+    def draw(self, rows: Rows, rng: np.random.Generator) -> Any:
+        """A random view of each row, as the trainee takes them."""
+
+    def reader(self, model: keras.Model, view: int = 0) -> Reader:
+        """Asks the model as it is at the time, about one view of each row; 0 are the pictures as they are."""
+
+
+class CachedViews:
+    """Maps that were computed once, below the block that is trained."""
+
+    def __init__(self, config: TrainConfig, features: Features) -> None:
+        self._config, self._features = config, features
+        self._lower = config.shape.features_below(config.cut)
+        # Of a view that is larger than the smallest one, a random part is trained on.
+        self._side = int(min(given.shape[1] for given in features.given))
+
+    def trainee(self, model: keras.Model, dropout: float) -> keras.Model:
+        """See Views."""
+        return build_tail(model, self._config.shape, self._config.cut, side=self._side, dropout=dropout)
+
+    def draw(self, rows: Rows, rng: np.random.Generator) -> Any:
+        """See Views."""
+        chosen = rng.integers(0, len(self._features.given), len(rows))
+        given = np.empty((len(rows), self._side, self._side, self._features.given[0].shape[-1]), np.float32)
+        lower = np.empty((len(rows), self._lower), np.float32)
+        for place, (row, view) in enumerate(zip(rows, chosen, strict=True)):
+            maps = self._features.given[view][row]
+            top, left = rng.integers(0, np.array(maps.shape[:2]) - self._side + 1)
+            given[place] = maps[top : top + self._side, left : left + self._side]
+            lower[place] = self._features.features[view][row, : self._lower]
+        return given, lower
+
+    def reader(self, model: keras.Model, view: int = 0) -> Reader:
+        """See Views."""
+        given, features, size = self._features.given[view], self._features.features[view], self._config.batch
+        network = build_reader(model, self._config.cut, side=given.shape[1])
+
+        def read(rows: Rows) -> NDArray[np.float32]:
+            found = np.array(features[rows])  # [R, F]; the upper blocks' part is written over
+            for at in tqdm(range(0, len(rows), size), f"view {view} again", unit="batch", mininterval=5):
+                part = slice(at, at + size)
+                found[part, self._lower :] = network.predict_on_batch(given[rows[part]].astype(np.float32))
+            return found
+
+        return read
+
+
+class FreshViews:
+    """Pictures, augmented anew for every batch."""
+
+    def __init__(self, config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.uint8]) -> None:
+        self._config, self._records, self._pixels = config, records, pixels
+        self._pool = ThreadPoolExecutor(THREADS)
+
+    def trainee(self, model: keras.Model, dropout: float) -> keras.Model:
+        """See Views."""
+        return build_trainee(model, self._config.cut, side=self._config.augmentation.side, dropout=dropout)
+
+    def draw(self, rows: Rows, rng: np.random.Generator) -> Any:
+        """See Views."""
+        seeds = rng.integers(0, 2**32, len(rows))  # drawn here, in order, whichever thread uses them when
+        made = self._pool.map(lambda row, seed: augmented(self._config, self._records[row], [seed]), rows, seeds)
+        return np.stack(list(made)).astype(np.float32)
+
+    def reader(self, model: keras.Model, view: int = 0) -> Reader:
+        """See Views."""
+        config = self._config
+        network = build_extractor(model, None, side=config.augmentation.side if view else IMAGE_SIZE)
+        make = view_maker(config, self._records, self._pixels, view)
+
+        def read(rows: Rows) -> NDArray[np.float32]:
+            found = np.empty((len(rows), config.shape.features), np.float32)
+            with tqdm(total=len(rows), desc=f"view {view} again", unit="picture", mininterval=5) as progress:
+                for first, pictures in batches(lambda place: make(rows[place]), len(rows), config.batch):
+                    values = network.predict_on_batch(pictures.astype(np.float32))[FEATURES]
+                    found[first : first + len(pictures)] = values
+                    progress.update(len(pictures))
+            return found
+
+        return read
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What there is to learn from: rows of the cached features."""
+    """Which pictures are trained on and which judge it; all of them are rows of the labelled pictures."""
 
-    features: Features
-    lower: int  # how many of a row's features come from blocks that stay as they are
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
+    views: Views
+    features: list[NDArray[np.float32]]  # per view [L, F]: what the head reads before fine-tuning
+    train: Rows
+    validation: Rows
     truth: NDArray[np.int64]  # of every row; -1 where the culture is no label
     weights: NDArray[np.floating[Any]]  # of `train`: how often a picture is drawn
     classes: int
 
-    @property
-    def side(self) -> int:
-        """Positions per side of the smallest view: what is trained on."""
-        return int(min(view.shape[1] for view in self.features.given))
+    def drawn(self, *, batch: int, steps: int, seed: int, epoch: int) -> Iterator[tuple[Any, NDArray[np.float32]]]:
+        """An epoch's (inputs, one-hot truth): pictures drawn with their weights, the same for the same seed."""
+        chances = self.weights / self.weights.sum()
 
-    def whole(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """What `training.model.build_tail` takes, for the pictures as they are."""
-        return self.features.given[0][rows].astype(np.float32), self._lower(0, rows)
+        def draw(step: int) -> tuple[Any, NDArray[np.float32]]:
+            rng = np.random.default_rng([seed, epoch, step])
+            rows = rng.choice(self.train, batch, p=chances)
+            return self.views.draw(rows, rng), np.eye(self.classes, dtype=np.float32)[self.truth[rows]]
 
-    def crops(
-        self, rows: NDArray[np.int64], views: NDArray[np.int64], rng: np.random.Generator
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The same for one view of each row; of a view that is larger than `side`, a random part."""
-        given = np.empty((len(rows), self.side, self.side, self.features.given[0].shape[-1]), np.float32)
-        lower = np.empty((len(rows), self.lower), np.float32)
-        for place, (row, view) in enumerate(zip(rows, views, strict=True)):
-            maps = self.features.given[view][row]
-            top, left = rng.integers(0, np.array(maps.shape[:2]) - self.side + 1)
-            given[place] = maps[top : top + self.side, left : left + self.side]
-            lower[place] = self.features.features[view][row, : self.lower]
-        return given, lower
-
-    def _lower(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.asarray(self.features.features[view][rows, : self.lower])
-
-
-class TrainingBatches(keras.utils.PyDataset):
-    """Random views of pictures drawn with the examples' weights; the same for the same seed and epoch."""
-
-    def __init__(self, examples: Examples, *, batch: int, seed: int, epoch: int = 0) -> None:
-        super().__init__(workers=1)
-        self.examples, self.batch, self.seed, self.epoch = examples, batch, seed, epoch
-        self.chances = examples.weights / examples.weights.sum()
-
-    def __len__(self) -> int:
-        """Batches in an epoch: as many pictures as there are."""
-        return math.ceil(len(self.examples.train) / self.batch)
-
-    def __getitem__(self, index: int) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[Any]]:
-        """((given, lower features), one-hot truth)."""
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        rows = rng.choice(self.examples.train, self.batch, p=self.chances)
-        views = rng.integers(0, len(self.examples.features.given), self.batch)
-        return self.examples.crops(rows, views, rng), one_hot(self.examples.truth[rows], self.examples.classes)
-
-    def on_epoch_end(self) -> None:
-        """Another epoch draws other pictures."""
-        self.epoch += 1
-
-
-def one_hot(truth: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """[N] -> [N, C]."""
-    result: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[truth]
-    return result
+        return ahead(draw, steps)

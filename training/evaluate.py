@@ -7,7 +7,7 @@ RUN/*.png              confusion, reliability, risk and coverage, mistakes (the 
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +21,8 @@ from training.calibrate import cross_calibrated, energy
 from training.checkpoint import load_release
 from training.config import TrainConfig, from_values
 from training.export import build_release_model
-from training.fit import CHECKPOINT, RUN, load_answers
-from training.metrics import Floats, per_class, reliability, summary
+from training.fit import CHECKPOINT, RUN, Answers, load_answers
+from training.metrics import Floats, paired_difference, per_class, reliability, summary
 from training.model import LOGITS
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, RANDOM, SOURCE, TRAIN, Record
@@ -43,11 +43,17 @@ SLICES: Final[dict[str, Callable[[Record], bool]]] = {
 }
 
 
-def evaluate(run: Path, *, model: Path | None = None, floor: bool = True) -> dict[str, Any]:
+NO_RUNS: Final[Mapping[str, Path]] = {}
+
+
+def evaluate(
+    run: Path, *, model: Path | None = None, floor: bool = True, against: Mapping[str, Path] = NO_RUNS
+) -> dict[str, Any]:
     """Measure the run's answers, or those of the version directory `model`, and write the report. Returns all numbers.
 
     A run's answers are calibrated by the other half of the validation pictures each, so that no temperature is measured
-    on the pictures that it was fitted to. A SavedModel's probabilities are taken as they come.
+    on the pictures that it was fitted to. A SavedModel's probabilities are taken as they come. `against` are other runs
+    on the same split, by name: the answers are compared with theirs picture by picture.
     """
     facts = json.loads((run / RUN).read_text()) if (run / RUN).exists() else {}
     answers = load_answers(run)
@@ -57,13 +63,17 @@ def evaluate(run: Path, *, model: Path | None = None, floor: bool = True) -> dic
         raise ValueError(f"{run} was trained on another split than {config.prepared} holds")
     chosen, truth = [records[i] for i in answers.rows], answers.truth
     if model is None:
-        found = cross_calibrated(answers.logits, truth, [half(record) for record in chosen])
+        found = calibrated(answers, chosen)
     else:
         found = ask_saved_model(model, pixels, answers.rows, config.labels)
     report = {
         "run": str(run.name),
         "answers": "the SavedModel's probabilities" if model else "the run's logits, calibrated by the other half",
         "model": measure(found, truth, chosen, config),
+        "comparisons": {
+            name: compare(found, load_rival(other, facts, answers.rows), truth, chosen)
+            for name, other in against.items()
+        },
         "baselines": _baselines(config, records, pixels, answers.rows, truth, chosen) if floor else {},
         "strangers": _strangers(config, records, pixels, answers.rows),
         "per_class": per_class(found, truth, config.labels),
@@ -83,6 +93,33 @@ def evaluate(run: Path, *, model: Path | None = None, floor: bool = True) -> dic
     plots.mistakes(found, truth, [pixels[i] for i in answers.rows], config.labels, out / "mistakes.png")
     write_report(report, config.labels, out / "report.md")
     return report
+
+
+def calibrated(answers: Answers, chosen: Sequence[Record]) -> Floats:
+    """A run's probabilities, each half of the pictures at the temperature of the other."""
+    return cross_calibrated(answers.logits, answers.truth, [half(record) for record in chosen])
+
+
+def load_rival(run: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> Answers:
+    """The answers of another run. Raises ValueError when it was not asked the same, so that nothing can be compared."""
+    answers, own = load_answers(run), json.loads((run / RUN).read_text())
+    same = own["split"] == facts["split"] and own["config"]["labels"] == facts["config"]["labels"]
+    if not same or not np.array_equal(answers.rows, rows):
+        raise ValueError(f"{run} was measured on another split, or tells other cultures apart")
+    return answers
+
+
+def compare(
+    found: Floats, rival: Answers, truth: NDArray[np.int64], chosen: Sequence[Record]
+) -> dict[str, dict[str, Any]]:
+    """`training.metrics.paired_difference` of every slice that holds a picture."""
+    other, differences = calibrated(rival, chosen), {}
+    for name in SLICES:
+        (new, right), (old, _) = _part(found, truth, chosen, name), _part(other, truth, chosen, name)
+        if len(right):
+            groups = [record.group for record in chosen if SLICES[name](record)]
+            differences[name] = paired_difference(new, old, right, groups)
+    return differences
 
 
 def half(record: Record) -> int:

@@ -1,22 +1,24 @@
 """What the frozen network says of every picture and of its augmented views, computed once and kept beside the pixels.
 
-PREPARED/features/<key>/directions.npz    strongest directions of the blocks whose covariances are read
-PREPARED/features/<key>/features_<v>.npy  float32 [L, F]: what the head reads; view 0 is the picture as it is
-PREPARED/features/<key>/given_<v>.npy     float16 [L, h, w, K]: what the last block is given
+PREPARED/features/<key>/directions.npz         strongest directions of the blocks whose covariances are read
+PREPARED/features/<key>/features_<v>.npy       float32 [L, F]: what the head reads
+PREPARED/features/<key>/given_<cut>_<v>.npy    float16 [L, h, w, K]: what block <cut> is given
 
-L counts the labelled pictures, which come first among the records. <key> names the network, the augmentation and the
-pictures: other ones get another folder. A view appears whole or not at all, so a killed run loses one view at most.
+View <v> is 0, the picture as it is, or the number of an augmented one and a digest of the augmentation. L counts the
+labelled pictures, which come first among the records. <key> names the network and the pictures: other ones get another
+folder. A view appears whole or not at all, so a killed run loses one view at most.
 """
 
 import hashlib
 import json
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import keras
 import numpy as np
@@ -25,22 +27,16 @@ from tqdm import tqdm
 
 from serving.contract import IMAGE_SIZE
 from serving.images import load
+from training import durable
 from training.augment import augment
 from training.config import TrainConfig, to_values
-from training.model import (
-    MAP_SIZE,
-    build_extractor,
-    build_model,
-    build_reader,
-    last_convolution,
-    load_weights,
-    weights_of,
-)
+from training.model import MAP_SIZE, build_extractor, build_model, last_convolution, load_weights, weights_of
 from training.records import OTHER, Record
 
-CUT: Final = 5  # the first block that fine-tuning changes; below it, features are computed once
 DIRECTION_PICTURES: Final = 1500  # looked at for the strongest directions
 DIRECTION_POSITIONS: Final = 8  # per picture
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Features:
 
     directions: dict[int, NDArray[np.float32]]  # block -> [K, rank]
     features: list[NDArray[np.float32]]  # per view [L, F]
-    given: list[NDArray[np.float16]]  # per view [L, h, w, K]
+    given: list[NDArray[np.float16]]  # per view [L, h, w, K]; none where fine-tuning starts from pixels
 
 
 def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.uint8]) -> Features:
@@ -61,20 +57,39 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
     set_directions(model, directions)
     labelled = sum(record.part != OTHER for record in records)
 
+    names = [_name(config, view) for view in range(config.views)]
+    for view, name in enumerate(names):
+        paths = {"features": folder / f"features_{name}.npy"}
+        if not config.fresh:
+            paths = {"given": folder / f"given_{config.cut}_{name}.npy", **paths}
+        if not all(path.exists() for path in paths.values()):
+            side = IMAGE_SIZE if view == 0 else config.augmentation.side
+            extractor = build_extractor(model, None if config.fresh else config.cut, side=side)
+            _write_view(
+                extractor, view_maker(config, records, pixels, view), labelled, paths, f"view {view}", config.batch
+            )
+
+    def opened(kind: str) -> list[NDArray[Any]]:
+        return [np.load(folder / f"{kind}_{name}.npy", mmap_mode="r") for name in names]
+
+    return Features(directions, opened("features"), [] if config.fresh else opened(f"given_{config.cut}"))
+
+
+def view_maker(
+    config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.uint8], view: int
+) -> Callable[[int], NDArray[np.uint8]]:
+    """Record number -> that view of the picture: as it is, or augmented the same way every time."""
+
     def plain(i: int) -> NDArray[np.uint8]:
         return np.asarray(pixels[i])
 
-    for view in range(config.views):
-        if not (folder / f"features_{view}.npy").exists():
-            make = plain if view == 0 else _augmented(config, records, view)
-            side = IMAGE_SIZE if view == 0 else config.augmentation.side
-            extractor = build_extractor(model, config.shape, CUT, side=side)
-            _write_view(extractor, make, labelled, folder, view, config.batch)
-    return Features(
-        directions,
-        [np.load(folder / f"features_{view}.npy", mmap_mode="r") for view in range(config.views)],
-        [np.load(folder / f"given_{view}.npy", mmap_mode="r") for view in range(config.views)],
-    )
+    return (lambda i: augmented(config, records[i], [view, i])) if view else plain
+
+
+def augmented(config: TrainConfig, record: Record, seed: Sequence[int]) -> NDArray[np.uint8]:
+    """One random view of a picture, uint8 [side, side, 3]; the same for the same seed."""
+    picture = load((config.data / record.file).read_bytes())
+    return augment(picture.upright((record.width, record.height)), config.augmentation, np.random.default_rng(seed))
 
 
 def set_directions(model: keras.Model, directions: dict[int, NDArray[np.float32]]) -> None:
@@ -84,70 +99,59 @@ def set_directions(model: keras.Model, directions: dict[int, NDArray[np.float32]
     load_weights(model, weights)
 
 
-def retextured(config: TrainConfig, model: keras.Model, features: Features) -> list[NDArray[np.float32]]:
-    """The views' features with what blocks from CUT on now say, after their weights were trained. In memory."""
-    slices, views = config.shape.slices(), []
-    first = min(slices[block].start for block in slices if block >= CUT)
-    for cached, given in zip(features.features, features.given, strict=True):
-        reader = build_reader(model, CUT, side=given.shape[1])
-        changed = np.array(cached)
-        for at in tqdm(range(0, len(changed), config.batch), "block 5", unit="batch", mininterval=5):
-            part = slice(at, at + config.batch)
-            changed[part, first:] = reader.predict_on_batch(given[part].astype(np.float32))
-        views.append(changed)
-    return views
-
-
 def batches(make: Callable[[int], NDArray[np.uint8]], count: int, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """(first position, pictures) of each batch, made in the background while the network works on the one before."""
+    with ThreadPoolExecutor(2) as pool:
+
+        def batch(index: int) -> tuple[int, NDArray[np.uint8]]:
+            first = index * size
+            return first, np.stack(list(pool.map(make, range(first, min(first + size, count)))))
+
+        yield from ahead(batch, math.ceil(count / size))
+
+
+def ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:
+    """make(0) to make(count - 1), up to four of them made in the background before they are asked for."""
     ready: queue.Queue[Any] = queue.Queue(4)
 
     def fill() -> None:
         try:
-            with ThreadPoolExecutor(2) as pool:
-                for first in range(0, count, size):
-                    ready.put((first, np.stack(list(pool.map(make, range(first, min(first + size, count)))))))
-            ready.put(None)
+            for index in range(count):
+                ready.put((make(index), None))
         except Exception as error:  # handed to whoever waits
-            ready.put(error)
+            ready.put((None, error))
 
     threading.Thread(target=fill, daemon=True).start()
-    while (batch := ready.get()) is not None:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    for _ in range(count):
+        made, error = ready.get()
+        if error:
+            raise error
+        yield made
 
 
 def _write_view(
     extractor: keras.Model,
     make: Callable[[int], NDArray[np.uint8]],
     count: int,
-    folder: Path,
-    view: int,
+    paths: dict[str, Path],
+    title: str,
     size: int,
 ) -> None:
-    (_, width), given_shape = extractor.output_shape
-    scratch = {name: folder / f".{name}_{view}.npy" for name in ("given", "features")}
-    features = np.lib.format.open_memmap(scratch["features"], "w+", np.float32, (count, width))
-    given = np.lib.format.open_memmap(scratch["given"], "w+", np.float16, (count, *given_shape[1:]))
-    with tqdm(total=count, desc=f"view {view}", unit="picture", mininterval=5) as progress:
+    """Fill and rename the files of `paths`, in this order: the extractor's outputs by name."""
+    scratch = {name: path.with_name(f".{path.name}") for name, path in paths.items()}
+    dtypes = {"features": np.float32, "given": np.float16}
+    maps = {
+        name: np.lib.format.open_memmap(path, "w+", dtypes[name], (count, *extractor.output[name].shape[1:]))
+        for name, path in scratch.items()
+    }
+    with tqdm(total=count, desc=title, unit="picture", mininterval=5) as progress:
         for first, pictures in batches(make, count, size):
-            last = first + len(pictures)
-            features[first:last], maps = extractor.predict_on_batch(pictures.astype(np.float32))
-            given[first:last] = np.asarray(maps, np.float16)
+            for name, values in extractor.predict_on_batch(pictures.astype(np.float32)).items():
+                maps[name][first : first + len(pictures)] = np.asarray(values, dtypes[name])
             progress.update(len(pictures))
-    del features, given
-    for name, path in scratch.items():  # features last: they say that the view is whole
-        path.rename(folder / f"{name}_{view}.npy")
-
-
-def _augmented(config: TrainConfig, records: Sequence[Record], view: int) -> Callable[[int], NDArray[np.uint8]]:
-    def make(i: int) -> NDArray[np.uint8]:
-        picture = load((config.data / records[i].file).read_bytes())
-        size = (records[i].width, records[i].height)
-        return augment(picture.upright(size), config.augmentation, np.random.default_rng([view, i]))
-
-    return make
+    maps.clear()
+    for name, path in scratch.items():
+        path.rename(paths[name])
 
 
 def _directions(
@@ -174,7 +178,7 @@ def _directions(
                 )
             del first
         found = {block: _principal(np.concatenate(values), config.shape.rank(block)) for block, values in seen.items()}
-        with path.open("wb") as file:
+        with durable.writing(path) as file:
             np.savez(file, allow_pickle=False, **{str(block): basis for block, basis in found.items()})
     return {block: np.load(path)[str(block)] for block in blocks}
 
@@ -188,6 +192,14 @@ def _principal(values: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
 
 def _key(config: TrainConfig, records: Sequence[Record]) -> str:
     values = to_values(config)
-    parts = ("data", "base_weights", "blocks", "ranks", "augmentation", "precision")
-    files = [(record.file, record.bytes) for record in records]
-    return hashlib.sha256(json.dumps([[values[name] for name in parts], files]).encode()).hexdigest()[:12]
+    parts = ("data", "base_weights", "blocks", "ranks", "precision")
+    return _digest([[values[name] for name in parts], [(record.file, record.bytes) for record in records]])
+
+
+def _name(config: TrainConfig, view: int) -> str:
+    """What tells a view's files from another's: its number, and how it was augmented."""
+    return f"{view}_{_digest(vars(config.augmentation))}" if view else "0"
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]

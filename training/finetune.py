@@ -1,119 +1,214 @@
-"""The last block of VGG16 and the head, trained together on cached maps of the block below. Plain Keras.
+"""The upper blocks of VGG16 and the head, trained together. Plain Keras, and the same on every backend.
 
-The weights that are kept are an exponential moving average, from the epoch with the least validation NLL. A killed run
-goes on after its last whole epoch.
+The weights that are kept are an exponential moving average, from the epoch with the least validation NLL. After every
+epoch all of it goes into one file, so a killed run goes on as if nothing had happened: weights, optimizer, averages,
+dropout's random state, the best weights so far and how long they have been the best.
+
+RUN/seed_<n>/epochs.csv      one line per epoch; the same stands in tensorboard/
+RUN/seed_<n>/progress.npz    what a killed run goes on from
+RUN/seed_<n>/tuned.npz       the outcome, in its place: a seed that is done is not trained again
 """
 
-import csv
-from dataclasses import dataclass
-from importlib.util import find_spec
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from training import durable
 from training.calibrate import probabilities, temperature_of
-from training.config import TrainConfig
-from training.data import Examples, TrainingBatches
-from training.features import CUT
+from training.config import PLACES, TrainConfig, to_values
+from training.curves import Curves, Row, read_epochs
+from training.data import Examples
 from training.metrics import nll
-from training.model import MAP_SIZE, build_tail, load_weights, weights_of
+from training.model import LOGITS, ask_head, load_weights, weights_of
 
-EPOCHS: Final = "epochs.csv"
+PROGRESS: Final = "progress.npz"
+TUNED: Final = "tuned.npz"
+# Settings that a seed's fine-tuning does not depend on: changing them does not make what it has done worthless.
+UNRELATED: Final = {*PLACES, "seeds", "target_accuracy", "strangers", "known_share"} - {"base_weights"}
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """One seed's best weights, and its validation logits [N, C]."""
+    """One seed's best weights, and its validation logits [N, C]; none when it was not validated."""
 
     weights: dict[str, NDArray[Any]]
     logits: NDArray[np.float32]
 
 
+@dataclass
+class Progress:
+    """Everything that the next epoch depends on beside the variables themselves."""
+
+    history: list[Row] = field(default_factory=list)  # one row per finished epoch
+    best: list[NDArray[Any]] = field(default_factory=list)  # averaged values of the trainable variables
+    logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))  # theirs
+
+    @property
+    def since_best(self) -> int:
+        """Epochs since the validation NLL was least."""
+        losses = [row["val_nll"] for row in self.history]
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
 def finetune(
     config: TrainConfig, model: keras.Model, examples: Examples, *, seed: int, epochs: int | None = None
 ) -> Tuned:
-    """Train from block CUT on, starting with the weights that `model` has; leaves it as it found it.
+    """Train from block `config.cut` on, starting with the weights that `model` has; leaves it as it found it.
 
-    With `epochs` exactly so many of the config's are run, whatever the validation pictures say.
+    With `epochs` exactly so many of the config's are run, whatever the validation pictures say. Raises ValueError when
+    the run's folder holds the work of other settings.
     """
+    folder, key = config.run / f"seed_{seed}", _key(config, examples, epochs)
+    if (folder / TUNED).exists():
+        return _load_tuned(folder / TUNED, key)
     keras.utils.set_random_seed(seed)
-    folder = config.run / f"seed_{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
     before = weights_of(model)
-    tail = build_tail(model, config.shape, CUT, side=examples.side, dropout=config.dropout)
-    whole = build_tail(model, config.shape, CUT, side=MAP_SIZE, dropout=0.0)  # the same weights, on whole pictures
-    batches = TrainingBatches(examples, batch=config.batch, seed=seed, epoch=_epochs_done(folder))
-    tail.compile(
-        optimizer=_optimizer(config, len(batches)),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-        metrics=["accuracy"],
-    )
-    validation = _Validation(whole, examples, config.batch)
-    callbacks = _callbacks(config, folder, None if epochs else validation)
-    tail.fit(batches, epochs=epochs or config.epochs, callbacks=callbacks, verbose=2)
-    tuned = Tuned(weights_of(model), validation.logits())
+    trainee = examples.views.trainee(model, config.dropout)
+    steps = math.ceil(len(examples.train) / config.batch)  # an epoch draws as many pictures as there are
+    _compile(config, trainee, steps)
+    variables = [*trainee.variables, *trainee.optimizer.variables]
+    read = examples.views.reader(model)
+    progress = _load_progress(folder / PROGRESS, key, variables)
+    with closing(Curves(folder, progress.history)) as curves:
+        for epoch in range(len(progress.history), epochs or config.epochs):
+            if not epochs and progress.since_best >= config.patience:
+                break
+            row = _train_epoch(config, trainee, examples, steps=steps, seed=seed, epoch=epoch)
+            with _averaged(trainee):
+                logits = np.empty(0, np.float32)
+                if not epochs:
+                    logits = ask_head(model, read(examples.validation))[LOGITS]
+                    row |= _judge(logits, examples.truth[examples.validation])
+                progress.history.append(row)
+                if epochs or progress.since_best == 0:
+                    progress.best, progress.logits = _values(trainee.trainable_variables), logits
+            _save_progress(folder / PROGRESS, key, variables, progress)
+            curves.add(row)
+            tqdm.write(f"seed {seed}, " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    _assign(trainee.trainable_variables, progress.best)
+    tuned = Tuned(weights_of(model), progress.logits)
+    _save(folder / TUNED, {"key": key, "logits": tuned.logits, **tuned.weights})
+    (folder / PROGRESS).unlink()
     load_weights(model, before)
     return tuned
 
 
-class _Validation(keras.callbacks.Callback):
-    """Puts `val_nll` (at the best temperature) and `val_accuracy` of whole pictures among an epoch's logs."""
-
-    def __init__(self, whole: keras.Model, examples: Examples, batch: int) -> None:
-        super().__init__()
-        self.whole, self.examples, self.batch = whole, examples, batch
-
-    def logits(self) -> NDArray[np.float32]:
-        """Of the validation pictures, with the weights as they are now."""
-        rows = self.examples.validation
-        parts = [rows[first : first + self.batch] for first in range(0, len(rows), self.batch)]
-        return np.concatenate([np.asarray(self.whole.predict_on_batch(self.examples.whole(part))) for part in parts])
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """The callbacks after this one find the numbers in the same dict."""
-        if logs is not None:
-            logits, truth = self.logits(), self.examples.truth[self.examples.validation]
-            logs["val_nll"] = nll(probabilities(logits, temperature_of(logits, truth)), truth)
-            logs["val_accuracy"] = float((logits.argmax(1) == truth).mean())
+def best_epoch(run: Path, seed: int) -> int:
+    """After how many epochs the validation NLL of a finished run was least."""
+    losses = [row["val_nll"] for row in read_epochs(run / f"seed_{seed}")]
+    return losses.index(min(losses)) + 1
 
 
-def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+def _compile(config: TrainConfig, trainee: keras.Model, steps: int) -> None:
     total = steps * config.epochs
     warmup = max(1, round(config.warmup * total))
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, total - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
     )
-    return keras.optimizers.AdamW(
+    optimizer = keras.optimizers.AdamW(
         rate, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=config.averaging
     )
+    trainee.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=_jit_compile(),
+    )
+    optimizer.build(trainee.trainable_variables)
 
 
-def _callbacks(config: TrainConfig, folder: Path, validation: _Validation | None) -> list[keras.callbacks.Callback]:
-    """In this order: the backup must see the raw weights, everything after the swap the averaged ones."""
-    callbacks: list[keras.callbacks.Callback] = [
-        keras.callbacks.BackupAndRestore(folder / "backup"),
-        keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-    ]
-    if validation:
-        stop = keras.callbacks.EarlyStopping("val_nll", patience=config.patience, restore_best_weights=True, mode="min")
-        callbacks += [validation, stop]
-    callbacks.append(keras.callbacks.CSVLogger(folder / EPOCHS, append=True))
-    # Keras writes TensorBoard's files through TensorFlow, and needs the package of that name for it.
-    if keras.backend.backend() == "tensorflow" and find_spec("tensorboard"):
-        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
-    return callbacks
+def _jit_compile() -> bool | str:
+    on_processor = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
+    return False if on_processor else "auto"
 
 
-def best_epoch(run: Path, seed: int) -> int:
-    """After how many epochs the validation NLL of a finished run was least."""
-    with (run / f"seed_{seed}" / EPOCHS).open(newline="") as file:
-        losses = [float(row["val_nll"]) for row in csv.DictReader(file)]
-    return losses.index(min(losses)) + 1
+def _train_epoch(
+    config: TrainConfig, trainee: keras.Model, examples: Examples, *, steps: int, seed: int, epoch: int
+) -> Row:
+    found = []
+    drawn = examples.drawn(batch=config.batch, steps=steps, seed=seed, epoch=epoch)
+    with tqdm(drawn, f"seed {seed}, epoch {epoch + 1}", steps, unit="batch", mininterval=5) as progress:
+        for inputs, truth in progress:
+            found.append(trainee.train_on_batch(inputs, truth, return_dict=True))
+            progress.set_postfix(loss=f"{found[-1]['loss']:.3f}", refresh=False)
+    rate = float(keras.ops.convert_to_numpy(trainee.optimizer.learning_rate))
+    means = {name: float(np.mean([row[name] for row in found])) for name in ("loss", "accuracy")}
+    return {"epoch": epoch + 1, "learning_rate": rate, **means}
 
 
-def _epochs_done(folder: Path) -> int:
-    rows = (folder / EPOCHS).read_text().splitlines() if (folder / EPOCHS).exists() else []
-    return max(0, len(rows) - 1)
+@contextmanager
+def _averaged(trainee: keras.Model) -> Iterator[None]:
+    """The averaged weights in place of the raw ones, for as long as the block lasts."""
+    raw = _values(trainee.trainable_variables)
+    trainee.optimizer.finalize_variable_values(trainee.trainable_variables)
+    yield
+    _assign(trainee.trainable_variables, raw)
+
+
+def _judge(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> Row:
+    """At the best temperature, as it will be chosen in the end."""
+    known = probabilities(logits, temperature_of(logits, truth))
+    return {"val_nll": nll(known, truth), "val_accuracy": float((logits.argmax(1) == truth).mean())}
+
+
+def _values(variables: list[Any]) -> list[NDArray[Any]]:
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables: list[Any], values: list[NDArray[Any]]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _key(config: TrainConfig, examples: Examples, epochs: int | None) -> str:
+    """What tells this fine-tuning from one with other settings or other pictures."""
+    values = {name: value for name, value in to_values(config).items() if name not in UNRELATED}
+    found = hashlib.sha256(json.dumps([values, epochs]).encode())
+    for rows in (examples.train, examples.validation, examples.truth):
+        found.update(rows.tobytes())
+    return found.hexdigest()
+
+
+def _save_progress(path: Path, key: str, variables: list[Any], progress: Progress) -> None:
+    arrays: dict[str, Any] = {"key": key, "history": json.dumps(progress.history), "logits": progress.logits}
+    arrays |= {f"variable {i}": value for i, value in enumerate(_values(variables))}
+    arrays |= {f"best {i}": value for i, value in enumerate(progress.best)}
+    _save(path, arrays)
+
+
+def _load_progress(path: Path, key: str, variables: list[Any]) -> Progress:
+    """What was saved, with the variables set to their values; nothing done, when nothing was saved."""
+    if not path.exists():
+        return Progress()
+    with np.load(path) as saved:
+        _check_key(path, key, str(saved["key"]))
+        _assign(variables, [saved[f"variable {i}"] for i in range(len(variables))])
+        best = [saved[name] for name in saved.files if name.startswith("best ")]
+        return Progress(json.loads(str(saved["history"])), best, saved["logits"])
+
+
+def _load_tuned(path: Path, key: str) -> Tuned:
+    with np.load(path) as saved:
+        _check_key(path, key, str(saved["key"]))
+        weights = {name: saved[name] for name in saved.files if name not in ("key", "logits")}
+        return Tuned(weights, saved["logits"])
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    with durable.writing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _check_key(path: Path, wanted: str, found: str) -> None:
+    if wanted != found:
+        raise ValueError(f"{path} was made with other settings or pictures: choose another --run, or delete it")

@@ -1,16 +1,16 @@
-"""The run: head on cached features, then the last block, then what the validation pictures say about the answers.
+"""The run: head on cached features, then upper blocks, then what the validation pictures say about the answers.
 
 RUN/run.json            config, split, environment, seconds: written when the run is done
 RUN/checkpoint/         model.safetensors and release.json, as `release` will publish them
 RUN/validation.npz      logits, truth and record number of every validation picture
-RUN/seed_<n>/           epochs.csv, a backup from which a killed run goes on, logs for TensorBoard
+RUN/seed_<n>/           a fine-tuning: its epochs, for TensorBoard too, and what a killed run goes on from
 """
 
 import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from serving.contract import EMBEDDING, OOD_SCORE
 from training.calibrate import calibrate, probabilities, temperature_of
 from training.checkpoint import Release, load_release, save_release
-from training.config import TrainConfig, to_values
-from training.data import Examples
-from training.features import CUT, extract, retextured, set_directions
+from training.config import PLACES, TrainConfig, to_values
+from training.data import CachedViews, Examples, FreshViews
+from training.features import extract, set_directions
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
 from training.metrics import summary
-from training.model import CHANNELS, LOGITS, MAP_SIZE, build_model, build_reader, load_weights, weights_of
+from training.model import CHANNELS, LOGITS, ask_head, build_model, load_weights, weights_of
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
 
@@ -36,7 +36,6 @@ CHECKPOINT: Final = "checkpoint"
 ANSWERS: Final = "validation.npz"
 RUN: Final = "run.json"
 HEAD, SEED, HEAD_AGAIN = "head", "seed ", "head again"  # stages of a run
-PLACES: Final = ("data", "prepared", "run", "measured_by", "base_weights")  # settings that say only where things are
 EMBEDDED_PICTURES: Final = 3000  # looked at for the embedding's directions
 
 
@@ -60,8 +59,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     parts = (TRAIN, *VALIDATION) if config.measured_by else (TRAIN,)
     train = np.flatnonzero([record.part in parts for record in records])
     weights = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
-    lower = sum(config.shape.features_of(block) for block in config.shape.blocks if block < CUT)
-    examples = Examples(features, lower, train, validation, truth, weights, len(config.labels))
+    views = FreshViews(config, records, pixels) if config.fresh else CachedViews(config, features)
+    examples = Examples(views, features.features, train, validation, truth, weights, len(config.labels))
 
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
     set_directions(model, features.directions)
@@ -71,7 +70,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         logits = load_answers(config.measured_by).logits
     else:
         stages, logits = _train(config, model, examples)
-    _place_centres(model, config, examples)
+    strangeness = _place_centres(model, examples)
     report = {
         "config": to_values(config),
         "split": split["digest"],
@@ -82,7 +81,6 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         "seconds": round(time.time() - started),
         "environment": environment(),
     }
-    strangeness = ask_cached(model, config, examples, validation)[OOD_SCORE]
     _write(config, model, Answers(validation, logits, truth[validation]), strangeness, records, report)
     return report
 
@@ -92,17 +90,17 @@ def _train(
 ) -> tuple[dict[str, dict[str, Any]], NDArray[np.float32]]:
     """Every stage's validation numbers, and the validation logits of the best, whose weights `model` has in the end."""
     rows, truth = examples.validation, examples.truth[examples.validation]
-    _solve_head(config, model, examples.features.features, examples)
-    found = {HEAD: (weights_of(model), head_logits(model, examples.features.features[0][rows]))}
+    _solve_head(config, model, examples.features, examples)
+    found = {HEAD: (weights_of(model), ask_head(model, examples.features[0][rows])[LOGITS])}
     for seed in config.seeds if config.epochs else ():
         load_weights(model, found[HEAD][0])
         tuned = finetune(config, model, examples, seed=seed)
         found[f"{SEED}{seed}"] = (tuned.weights, tuned.logits)
     if config.epochs:  # the optimum for the first seed's block, beside the head that grew with it
         load_weights(model, found[f"{SEED}{config.seeds[0]}"][0])
-        views = retextured(config, model, examples.features)
-        _solve_head(config, model, views, examples)
-        found[HEAD_AGAIN] = (weights_of(model), head_logits(model, views[0][rows]))
+        features = _features_now(model, examples)
+        _solve_head(config, model, features, examples)
+        found[HEAD_AGAIN] = (weights_of(model), ask_head(model, features[0][rows])[LOGITS])
     stages = {name: _measure(logits, truth) for name, (_, logits) in found.items()}
     best = best_stage(stages)
     load_weights(model, found[best][0])
@@ -116,13 +114,13 @@ def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Pa
     if changed:
         raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}")
     best = best_stage(facts["stages"])
-    _solve_head(config, model, examples.features.features, examples)
+    _solve_head(config, model, examples.features, examples)
     if best != HEAD:
         seed = config.seeds[0] if best == HEAD_AGAIN else int(best.removeprefix(SEED))
         tuned = finetune(config, model, examples, seed=seed, epochs=best_epoch(run, seed))
         load_weights(model, tuned.weights)
     if best == HEAD_AGAIN:
-        _solve_head(config, model, retextured(config, model, examples.features), examples)
+        _solve_head(config, model, _features_now(model, examples), examples)
 
 
 def best_stage(stages: dict[str, dict[str, Any]]) -> str:
@@ -130,30 +128,19 @@ def best_stage(stages: dict[str, dict[str, Any]]) -> str:
     return min(stages, key=lambda name: float(stages[name]["nll"]))
 
 
-def ask_cached(
-    model: keras.Model, config: TrainConfig, examples: Examples, rows: NDArray[np.int64]
-) -> dict[str, NDArray[np.float32]]:
-    """Logits, embedding and ood_score of pictures whose features are cached, block CUT on computed again."""
-    reader, head = build_reader(model, CUT, side=MAP_SIZE), model.get_layer("head")
-    found = []
-    for at in range(0, len(rows), config.batch):
-        given, lower = examples.whole(rows[at : at + config.batch])
-        found.append(head(np.concatenate([lower, np.asarray(reader.predict_on_batch(given))], axis=1)))
-    return {name: np.concatenate([np.asarray(part[name]) for part in found]) for name in found[0]}
+def _features_now(model: keras.Model, examples: Examples) -> list[NDArray[np.float32]]:
+    """What the head reads of every view of every labelled picture, now that blocks have been trained. In memory."""
+    labelled = np.arange(len(examples.features[0]))
+    return [examples.views.reader(model, view)(labelled) for view in range(len(examples.features))]
 
 
-def _place_centres(model: keras.Model, config: TrainConfig, examples: Examples) -> None:
-    """Put the mean embedding of every class's training pictures into the head."""
-    embedding, truth = ask_cached(model, config, examples, examples.train)[EMBEDDING], examples.truth[examples.train]
+def _place_centres(model: keras.Model, examples: Examples) -> NDArray[np.float32]:
+    """Put the mean embedding of every class's training pictures into the head; the validation pictures' ood_score."""
+    read = examples.views.reader(model)
+    embedding, truth = ask_head(model, read(examples.train))[EMBEDDING], examples.truth[examples.train]
     centres = np.stack([embedding[truth == label].mean(0) for label in range(examples.classes)])
     load_weights(model, weights_of(model) | {"head/centres": centres})
-
-
-def head_logits(model: keras.Model, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the head makes of cached features."""
-    head = model.get_layer("head")
-    parts = [np.asarray(features[at : at + 512]) for at in range(0, len(features), 512)]
-    return np.concatenate([np.asarray(head(part)[LOGITS]) for part in parts])
+    return ask_head(model, read(examples.validation))[OOD_SCORE]
 
 
 def environment() -> dict[str, str]:
@@ -223,10 +210,9 @@ def _write(
             target_accuracy=config.target_accuracy,
             known_share=config.known_share,
         )
-    weights = {name: np.asarray(value, np.float16) for name, value in weights_of(model).items()}
     facts = {"abstention": {"target": config.target_accuracy, **reached}}
-    release = Release(0, config.labels, config.shape, calibration, weights, facts)
-    save_release(replace(release), config.run / CHECKPOINT)
+    release = Release(0, config.labels, config.shape, calibration, weights_of(model), facts)
+    save_release(release, config.run / CHECKPOINT)
     np.savez(config.run / ANSWERS, rows=answers.rows, logits=answers.logits, truth=answers.truth)
     (config.run / RUN).write_text(json.dumps(report, indent=1) + "\n")
 

@@ -32,6 +32,7 @@ COVARIANCE_FLOOR: Final = 0.05
 
 LOGITS: Final = "logits"
 FEATURES: Final = "features"
+GIVEN: Final = "given"  # what a block is given: the pooled output of the block before it
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class ModelShape:
     def features(self) -> int:
         """Numbers that the head reads."""
         return sum(self.features_of(block) for block in self.blocks)
+
+    def features_below(self, cut: int) -> int:
+        """Numbers that the head reads of the blocks before block `cut`."""
+        return sum(self.features_of(block) for block in self.blocks if block < cut)
 
     def slices(self) -> dict[int, slice]:
         """Where each block's numbers stand among all features."""
@@ -287,19 +292,30 @@ def build_model(shape: ModelShape, *, weights: str = "random", precision: str = 
     return keras.Model(images, {**answer, HEATMAPS: maps(blocks), FEATURES: features}, name="culture")
 
 
-def build_extractor(model: keras.Model, shape: ModelShape, cut: int, *, side: int = IMAGE_SIZE) -> keras.Model:
-    """Images [N, side, side, 3] -> features [N, F] and what block `cut` is given, [N, h, w, K].
+def build_extractor(model: keras.Model, cut: int | None, *, side: int = IMAGE_SIZE) -> keras.Model:
+    """Images [N, side, side, 3] -> features [N, F] and, unless `cut` is None, `given`: what block `cut` is given.
 
     That is what fine-tuning from `cut` on needs. The layers are the model's own.
     """
     images = keras.Input((side, side, 3))
-    x, given = model.get_layer("preprocessing")(images), None
-    read = []
+    x, read = model.get_layer("preprocessing")(images), []
+    outputs = {}
     for block in CONVOLUTIONS:
-        given = x if block == cut else given
+        if block == cut:
+            outputs[GIVEN] = x
         x, texture = _run_block(model, block, x)
         read += texture
-    return keras.Model(images, [_joined(read), given])
+    return keras.Model(images, {**outputs, FEATURES: _joined(read)})
+
+
+def build_trainee(model: keras.Model, cut: int, *, side: int, dropout: float) -> keras.Model:
+    """`model` for training from pixels: images [N, side, side, 3] -> logits. Blocks before `cut` stay as they are."""
+    for block, count in CONVOLUTIONS.items():
+        for number in range(1, count + 1):
+            model.get_layer("backbone").get_layer(f"block{block}_conv{number}").trainable = block >= cut
+    images = keras.Input((side, side, 3))
+    read = _run_blocks(model, 1, model.get_layer("preprocessing")(images))
+    return keras.Model(images, HeadLogits(model.get_layer("head"), dropout, name="logits")(_joined(read)))
 
 
 def build_tail(model: keras.Model, shape: ModelShape, cut: int, *, side: int, dropout: float) -> keras.Model:
@@ -307,26 +323,26 @@ def build_tail(model: keras.Model, shape: ModelShape, cut: int, *, side: int, dr
 
     Inputs: what block `cut` is given, [N, side, side, K], and the features of the blocks before it. Output: logits.
     """
-    given = keras.Input((side, side, CHANNELS[cut - 1]), name="given")
-    known = keras.Input(
-        (sum(shape.features_of(block) for block in shape.blocks if block < cut),), name="lower_features"
-    )
-    x, read = given, [known]
-    for block in range(cut, len(CONVOLUTIONS) + 1):
-        x, texture = _run_block(model, block, x)
-        read += texture
+    given = keras.Input((side, side, CHANNELS[cut - 1]), name=GIVEN)
+    known = keras.Input((shape.features_below(cut),), name="lower_features")
+    read = [known, *_run_blocks(model, cut, given)]
     logits = HeadLogits(model.get_layer("head"), dropout, name="logits")(_joined(read))
     return keras.Model([given, known], logits, name="tail")
 
 
 def build_reader(model: keras.Model, cut: int, *, side: int) -> keras.Model:
     """What block `cut` is given, [N, side, side, K] -> what the head reads of that block and those after it."""
-    x = given = keras.Input((side, side, CHANNELS[cut - 1]))
+    given = keras.Input((side, side, CHANNELS[cut - 1]))
+    return keras.Model(given, _joined(_run_blocks(model, cut, given)))
+
+
+def _run_blocks(model: keras.Model, first: int, x: Any) -> list[Any]:
+    """What the head reads of blocks `first` to 5 when `first` is given x."""
     read = []
-    for block in range(cut, len(CONVOLUTIONS) + 1):
+    for block in range(first, len(CONVOLUTIONS) + 1):
         x, texture = _run_block(model, block, x)
         read += texture
-    return keras.Model(given, _joined(read))
+    return read
 
 
 def _run_block(model: keras.Model, block: int, x: Any) -> tuple[Any, list[Any]]:
@@ -372,6 +388,13 @@ def load_weights(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
 def _named_weights(model: keras.Model) -> list[tuple[keras.layers.Layer, Any]]:
     layers = [layer for layer in model._flatten_layers() if layer.weights and not isinstance(layer, keras.Model)]
     return [(layer, weight) for layer in layers for weight in layer.weights]
+
+
+def ask_head(model: keras.Model, features: np.ndarray) -> dict[str, np.ndarray]:
+    """What the model's head makes of features [N, F]: logits, embedding, ood_score."""
+    head = model.get_layer("head")
+    parts = [head(np.asarray(features[at : at + 512])) for at in range(0, len(features), 512)]
+    return {name: np.concatenate([ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
 
 
 def build_tiny_model(classes: int, *, seed: int = 0) -> keras.Model:

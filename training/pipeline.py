@@ -36,6 +36,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     evaluate.add_argument("--run", dest="folder", type=Path, required=True, help="what `fit` wrote")
     evaluate.add_argument("--model", type=Path, help="a version directory to ask instead, e.g. models/culture/1")
+    evaluate.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="[NAME=]RUN",
+        help="another run on the same split, to be compared with picture by picture; may be given several times",
+    )
     evaluate.add_argument("--no-baselines", action="store_true", help="leave the baselines out: faster")
     evaluate.set_defaults(run=_evaluate)
     release = commands.add_parser(
@@ -92,10 +99,15 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from training.evaluate import evaluate
-    from training.report import parts_table
+    from training.report import differences_table, parts_table
 
-    report = evaluate(options.folder, model=options.model, floor=not options.no_baselines)
+    against = {
+        name or Path(folder).name: Path(folder) for name, _, folder in (v.rpartition("=") for v in options.against)
+    }
+    report = evaluate(options.folder, model=options.model, floor=not options.no_baselines, against=against)
     print("\n".join(parts_table(report["model"])))
+    for name, differences in report["comparisons"].items():
+        print("\n".join(["", f"against {name}:", *differences_table(differences)]))
 
 
 def _release(options: argparse.Namespace) -> None:

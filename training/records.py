@@ -44,8 +44,13 @@ class Record:
         if self.artist:
             return f"artist {self.artist}"
         if self.accession:
-            return f"object {accession_group(self.accession)}"
-        return f"source {self.source}" if self.source else f"cluster {self.cluster}"
+            return self.work
+        return f"source {self.source}" if self.source else self.work
+
+    @property
+    def work(self) -> str:
+        """What is one thing, however often it was photographed: the museum's object, else the near-duplicates."""
+        return f"object {accession_group(self.accession)}" if self.accession else f"cluster {self.cluster}"
 
     @property
     def is_object(self) -> bool:

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from training.cards import data_card, model_card
 from training.checkpoint import FACTS, Release, load_release, save_release
-from training.config import from_values
+from training.config import PLACES, from_values
 from training.evaluate import EVALUATION
 from training.export import answers, build_release_model
-from training.fit import CHECKPOINT, PLACES, RUN
+from training.fit import CHECKPOINT, RUN
 from training.prepare import load_prepared
 from training.records import Record
 
@@ -46,6 +46,7 @@ def release(run: Path, out: Path, *, version: int | None = None, force: bool = F
         "measured_on_other_weights": bool(config.measured_by),
         "split": split["digest"],
         "metrics": evaluation["model"],
+        "comparisons": evaluation["comparisons"],
         "baselines": {name: parts["all"] for name, parts in evaluation["baselines"].items()},
         "stages": evaluation["stages"],
         "strangers": evaluation["strangers"],

@@ -15,6 +15,8 @@ def write_report(report: dict[str, Any], labels: tuple[str, ...], path: Path) ->
         "",
         *parts_table(report["model"]),
     ]
+    for name, differences in report["comparisons"].items():
+        lines += ["", f"## Against {name}", "", *differences_table(differences)]
     for name, parts in report["baselines"].items():
         lines += ["", f"## Baseline: {name}", "", *parts_table(parts)]
     lines += ["", "## Classes", "", *classes_table(report["per_class"])]
@@ -41,6 +43,15 @@ def parts_table(parts: dict[str, Row]) -> list[str]:
     return lines
 
 
+def differences_table(differences: dict[str, Row]) -> list[str]:
+    """One line per slice: how this model differs from another one on the same pictures; intervals are 95 %."""
+    lines = ["| pictures | n | groups | accuracy | NLL |", "|---|---|---|---|---|"]
+    for name, row in differences.items():
+        cells = [_signed(row[key], row[f"{key}_interval"]) for key in ("accuracy", "nll")]
+        lines.append(f"| {name} | {row['count']} | {row['groups']} | {' | '.join(cells)} |")
+    return lines
+
+
 def classes_table(classes: dict[str, Row]) -> list[str]:
     """One line per label."""
     lines = ["| class | pictures | recall | precision |", "|---|---|---|---|"]
@@ -58,6 +69,10 @@ def leaks_table(leaks: dict[str, Row]) -> list[str]:
         cells = " | ".join(f"{row[key]:.2f}" for key in ("majority", "geometry", "source"))
         lines.append(f"| {part} | {row['pictures']} | {cells} |")
     return lines
+
+
+def _signed(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})"
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:

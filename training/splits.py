@@ -70,7 +70,7 @@ def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares
     keys: tuple[tuple[str, Callable[[Record], str]], ...] = (
         (SOURCE, lambda r: "" if r.source in large or r.accession else r.source),
         (ARTIST, lambda r: r.artist),
-        (RANDOM, lambda r: f"{r.cluster}"),
+        (RANDOM, lambda r: r.work if r.accession else f"{r.cluster}"),
     )
     for part, key in keys:
         _hold_out(records, parts, part, key, shares[part], seed)
@@ -98,9 +98,9 @@ def _hold_out(
 
 
 def _drop_too_close(records: list[Record]) -> list[Record]:
-    """Training pictures that are near-duplicates of a validation picture serve nobody."""
-    held = {record.cluster for record in records if record.part in VALIDATION}
-    return [replace(r, part=TOO_CLOSE) if r.part == TRAIN and r.cluster in held else r for r in records]
+    """Training pictures of a validation picture's object, or near-duplicates of it, serve nobody."""
+    held = {key for record in records if record.part in VALIDATION for key in (record.cluster, record.work)}
+    return [replace(r, part=TOO_CLOSE) if r.part == TRAIN and held & {r.cluster, r.work} else r for r in records]
 
 
 def digest(records: Sequence[Record]) -> str:

@@ -5,7 +5,7 @@ pytest.importorskip("scipy")
 
 from training.calibrate import calibrate, cross_calibrated, temperature_of
 from training.head import picture_weights, solve, standardise
-from training.metrics import calibration_error, coverage_at, log_softmax, nll, summary, wilson
+from training.metrics import calibration_error, coverage_at, log_softmax, nll, paired_difference, summary, wilson
 
 
 @pytest.fixture
@@ -20,6 +20,48 @@ def logits() -> tuple[np.ndarray, np.ndarray]:
 def test_wilson_is_the_textbook_interval() -> None:
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)  # Agresti and Coull 1998
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_intervals_do_not_leave_what_is_possible() -> None:
+    row = summary(np.array([[0.999, 0.001]] * 9 + [[0.4, 0.6]]), np.zeros(10, int))
+    assert row["nll_interval"][0] == 0
+    assert all(f"{low:.2f}" == "0.00" for low, _ in (wilson(0, n) for n in range(1, 200)))
+    assert all(high <= 1 for _, high in (wilson(n, n) for n in range(1, 200)))
+    assert str(summary(np.eye(3), np.arange(3))["nll"]) == "0.0"
+
+
+@pytest.fixture
+def paired() -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Answers, worse ones, truth, and groups of ten pictures each."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 600)
+    better = rng.normal(size=(600, 3)) + 2 * np.eye(3)[truth]
+    worse = better - 0.7 * np.eye(3)[truth]
+    return np.exp(log_softmax(better)), np.exp(log_softmax(worse)), truth, [f"artist {i // 10}" for i in range(600)]
+
+
+def test_paired_difference_is_that_of_the_two_means(
+    paired: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]],
+) -> None:
+    better, worse, truth, groups = paired
+    row = paired_difference(better, worse, truth, groups)
+    before, after = summary(worse, truth), summary(better, truth)
+    assert row["accuracy"] == pytest.approx(after["accuracy"] - before["accuracy"])
+    assert row["nll"] == pytest.approx(after["nll"] - before["nll"])
+    for name in ("accuracy", "nll"):
+        low, high = row[f"{name}_interval"]
+        assert low < row[name] < high
+        assert low > 0 or high < 0
+
+
+def test_paired_difference_sees_that_pictures_of_a_group_go_together(
+    paired: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]],
+) -> None:
+    better, worse, truth, _ = paired
+    twins = [np.repeat(values, 4, axis=0) for values in (better, worse, truth)]
+    told_apart = paired_difference(*twins, [str(i) for i in range(2400)])["nll_interval"]
+    together = paired_difference(*twins, [str(i // 4) for i in range(2400)])["nll_interval"]
+    assert np.ptp(together) == pytest.approx(2 * np.ptp(told_apart), rel=0.1)
 
 
 def test_temperature_finds_how_much_too_sure_the_logits_are(logits: tuple[np.ndarray, np.ndarray]) -> None:

@@ -9,12 +9,14 @@ from serving.contract import EMBEDDING, HEATMAPS
 from training.checkpoint import probe_images
 from training.model import (
     FEATURES,
+    GIVEN,
     LOGITS,
     CaffePreprocessing,
     ModelShape,
     build_extractor,
     build_model,
     build_tail,
+    build_trainee,
     load_weights,
     weights_of,
 )
@@ -60,14 +62,26 @@ def test_preprocessing_equals_keras_own() -> None:
     np.testing.assert_allclose(np.asarray(CaffePreprocessing()(images)), expected, atol=1e-4)
 
 
-def test_tail_answers_as_the_whole_network(model: keras.Model, answers: dict[str, np.ndarray]) -> None:
-    features, given = build_extractor(model, SHAPE, 5).predict(probe_images().astype(np.float32), verbose=0)
-    np.testing.assert_allclose(features, answers[FEATURES], rtol=1e-4, atol=1e-4)
-    lower = SHAPE.slices()[5].start
-    tail = build_tail(model, SHAPE, 5, side=14, dropout=0.5)
-    np.testing.assert_allclose(
-        tail.predict([given, features[:, :lower]], verbose=0), answers[LOGITS], rtol=1e-3, atol=1e-3
-    )
+@pytest.mark.parametrize("cut", [4, 5])
+def test_tail_answers_as_the_whole_network(model: keras.Model, answers: dict[str, np.ndarray], cut: int) -> None:
+    found = build_extractor(model, cut).predict(probe_images().astype(np.float32), verbose=0)
+    np.testing.assert_allclose(found[FEATURES], answers[FEATURES], rtol=1e-4, atol=1e-4)
+    lower = found[FEATURES][:, : SHAPE.features_below(cut)]
+    tail = build_tail(model, SHAPE, cut, side=found[GIVEN].shape[1], dropout=0.5)
+    np.testing.assert_allclose(tail.predict([found[GIVEN], lower], verbose=0), answers[LOGITS], rtol=1e-3, atol=1e-3)
+
+
+def test_trainee_answers_as_the_whole_network(model: keras.Model, answers: dict[str, np.ndarray]) -> None:
+    trainee = build_trainee(model, 4, side=224, dropout=0.5)
+    found = trainee.predict(probe_images().astype(np.float32), verbose=0)
+    np.testing.assert_allclose(found, answers[LOGITS], rtol=1e-3, atol=1e-3)
+
+
+def test_trainee_changes_the_blocks_from_the_cut_on_and_the_head(model: keras.Model) -> None:
+    trainee = build_trainee(model, 4, side=64, dropout=0.5)
+    names = [variable.path for variable in trainee.trainable_variables]
+    assert len(names) == 2 * 6 + 2
+    assert not any(name.startswith(("block1", "block2", "block3", "texture")) for name in names)
 
 
 def test_load_weights_refuses_another_network(model: keras.Model) -> None:

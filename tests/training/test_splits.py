@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.records import ARTIST, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record, accession_group
+from training.records import ARTIST, RANDOM, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record, accession_group
 from training.splits import clusters, digest, leak_report, near_duplicates, perceptual_hashes, split
 
 SHARES = {"random": 0.1, "artist": 0.15, "source": 0.15}
@@ -52,6 +52,29 @@ def test_near_duplicates_never_stand_on_both_sides(records: list[Record]) -> Non
         parts[record.cluster].add(record.part)
     assert all(not (TRAIN in found and found & set(VALIDATION)) for found in parts.values())
     assert any(TOO_CLOSE in found for found in parts.values())
+
+
+def test_pictures_of_one_object_never_stand_on_both_sides(records: list[Record]) -> None:
+    pairs = [
+        replace(record, artist="", source="museum", accession=f"1975.{i // 2}{'ab'[i % 2]}")
+        for i, record in enumerate(records)
+    ]
+    parts = defaultdict(set)
+    for record in split(pairs, ("A", "B"), seed=1, shares=SHARES):
+        parts[record.work].add(record.part)
+    assert len(parts) == len(records) // 2
+    assert all(len(found) == 1 for found in parts.values())
+    assert {part for found in parts.values() for part in found} == {TRAIN, RANDOM}
+
+
+def test_another_picture_of_a_held_object_is_not_trained_on(records: list[Record]) -> None:
+    """The museum names the artist on one of two pictures: the artist is held out, the other picture serves nobody."""
+    pairs = [replace(r, accession=f"1975.{i % 60}", source="museum") for i, r in enumerate(records[:60])]
+    pairs += [replace(r, artist="", cluster=200 + i) for i, r in enumerate(pairs)]
+    parted = split(pairs, ("A",), seed=1, shares=SHARES)
+    held = {r.work for r in parted if r.part in VALIDATION}
+    assert held
+    assert not held & {r.work for r in parted if r.part == TRAIN}
 
 
 def test_near_duplicates_finds_a_copy_and_no_other() -> None:
