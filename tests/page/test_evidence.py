@@ -11,14 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from gateway import create_app
-from gateway.settings import Settings
-from serving import index
 from serving.index import ArtObject
-from tests.explaining import RELEASE, explaining
-from tests.fakes import FaultyModelServer, fail
-from tests.listening import listening
-from tests.page.conftest import Service
+from tests.fakes import fail
+from tests.page.conftest import Service, serving_objects
 
 OBJECTS = (
     ArtObject(title="Red vase", artist="Rosa", culture="red", source="The Museum", url="https://example.org/1"),
@@ -29,15 +24,8 @@ OBJECTS = (
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    folder = tmp_path / "7"
-    folder.mkdir()
-    axes = np.eye(3, dtype=np.float32)
-    index.write(folder, OBJECTS, axes, model_name="culture", model_version=7, release_sha256=RELEASE)
-    with FaultyModelServer(behaviour=explaining) as server:
-        app = create_app(Settings(backend=server.address, index=str(tmp_path)))
-        with listening(app) as url:
-            yield Service(url, server)
-        app.extensions["whence"].close()
+    with serving_objects(tmp_path, OBJECTS) as service:
+        yield service
 
 
 @pytest.fixture
@@ -63,8 +51,9 @@ def darkness(page: Page, x: int) -> int:
     return alpha
 
 
-def test_evidence_is_asked_for_only_when_wanted(answered: Page, service: Service) -> None:
-    assert [call.request.model_spec.signature_name for call in service.server.calls] == ["serving_default"]
+def test_answer_and_evidence_come_by_one_call(answered: Page, service: Service) -> None:
+    look(answered)
+    assert [call.request.model_spec.signature_name for call in service.server.calls] == ["explain"]
 
 
 def test_light_falls_where_the_picture_spoke_for_the_culture(answered: Page) -> None:
@@ -95,21 +84,28 @@ def test_the_focus_goes_on_to_the_choice_of_cultures(answered: Page) -> None:
     expect(answered.get_by_label("Where it looked for")).to_be_focused()
 
 
-def test_the_objects_it_resembles_are_listed_nearest_first(answered: Page) -> None:
+def test_a_map_that_was_looked_at_is_not_asked_for_again(answered: Page, service: Service) -> None:
     look(answered)
+    for culture in ("blue", "red", "blue"):
+        answered.get_by_label("Where it looked for").select_option(culture)
+        expect(answered.locator(".evidence-words")).to_contain_text(f"spoke for {culture}")
+    assert len(service.server.calls) == 2
+
+
+def test_the_objects_it_resembles_are_listed_nearest_first(answered: Page) -> None:
     expect(answered.locator(".neighbour-list > li")).to_contain_text(["Red vase", "Blue <b>vase</b>", "Green vase"])
 
 
 def test_only_addresses_of_the_web_become_links(answered: Page) -> None:
-    look(answered)
     links = answered.locator(".neighbour-list a")
     expect(links).to_have_count(1)
     expect(links).to_have_attribute("href", "https://example.org/1")
 
 
 def test_evidence_that_cannot_be_had_is_told_in_words(answered: Page, service: Service) -> None:
+    look(answered)
     service.server.script(*[fail(grpc.StatusCode.UNAVAILABLE)] * 3)
-    answered.get_by_role("button", name="Where did it look?").click()
+    answered.get_by_label("Where it looked for").select_option("blue")
     expect(answered.locator(".evidence-words")).to_contain_text("The model is not available at the moment")
 
 

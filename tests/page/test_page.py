@@ -150,6 +150,17 @@ def test_a_model_that_is_away_is_told_and_may_be_tried_again(page: Page, service
     expect(card(page)).to_contain_text("French")
 
 
+def test_a_model_that_explains_nothing_still_answers_and_is_not_asked_to_explain_again(
+    page: Page, service: Service
+) -> None:
+    service.explains = False
+    for count in (1, 2):
+        choose(page, PICTURE)
+        expect(card(page)).to_have_count(count)
+    signatures = [call.request.model_spec.signature_name for call in service.server.calls]
+    assert signatures == ["explain", "serving_default", "serving_default"]
+
+
 def test_a_picture_that_the_browser_cannot_show_is_still_answered(page: Page) -> None:
     tiff = io.BytesIO()
     Image.open(PICTURE).save(tiff, "TIFF")

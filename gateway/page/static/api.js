@@ -2,15 +2,34 @@
 
 const TIMEOUT_MS = 60_000; // longer than any deadline of the service: normally it is the service that says when it was too slow
 
-/** What went wrong, in words for people. `requestId` finds it in the service's log; `passing`: it may work if asked again. */
+const BROKEN_CONTRACT = 502; // what the service answers when a model gave it something else than it asked for
+const EVERYTHING = ["decision", "heatmap", "neighbours", "provenance"];
+let explains = true; // until a model is seen that does not: somebody else's may know no more than plain answers
+
+/** What went wrong, in words for people. `requestId` finds it in the service's log; `status` is HTTP's, 0 without one;
+ * `passing`: it may work if asked again. */
 export class Problem extends Error {
-  constructor(title, detail, { requestId = null, passing = true } = {}) {
+  constructor(title, detail, { requestId = null, status = 0, passing = true } = {}) {
     super(title);
     this.title = title;
     // A clause becomes a sentence. The service repeats the title where it has no more to say.
     this.detail = detail === title ? "" : detail.replace(/^\w/, (first) => first.toUpperCase()).replace(/(?<=\w|\))$/, ".");
     this.requestId = requestId;
+    this.status = status;
     this.passing = passing;
+  }
+}
+
+/** The answer of `classify` with all the evidence there is. */
+export async function ask(picture, signal) {
+  if (!explains) return classify(picture, signal);
+  try {
+    return await classify(picture, signal, { explain: EVERYTHING });
+  } catch (problem) {
+    if (problem.status !== BROKEN_CONTRACT) throw problem;
+    const answer = await classify(picture, signal);
+    explains = false;
+    return answer;
   }
 }
 
@@ -25,7 +44,7 @@ export async function classify(picture, signal, { explain = ["decision"], cultur
   const problem = response.ok ? prediction?.problem : reply;
   if (problem?.title) {
     const passing = problem.status >= 500 || problem.status === 408 || problem.status === 429;
-    throw new Problem(problem.title, problem.detail ?? "", { requestId, passing });
+    throw new Problem(problem.title, problem.detail ?? "", { requestId, status: problem.status, passing });
   }
   if (!prediction) {
     throw new Problem("The service gave no answer", `It replied with HTTP status ${response.status}.`, { requestId });

@@ -1,19 +1,27 @@
 // One picture and its answer: the card's life is waiting -> answered or failed, and after "Try again" waiting once more.
 
+import { bars } from "./bars.js";
 import { Evidence } from "./evidence.js";
-import { share, worded } from "./words.js";
-
-const REST = 0.005; // below half a percent, what the service left out of `top` is not worth a bar
+import { preview } from "./history.js";
+import { Report } from "./report.js";
+import { moment, worded } from "./words.js";
 
 export class Card {
-  /** `submission` is {name, picture: Blob, sample?: {title, artist, date, culture, url}}. */
-  constructor(submission, { onAgain, onRemove }) {
+  /** `submission` is {name, picture: Blob | null, sample?: {title, artist, date, culture, url}, entry?}, with the kept `entry`
+   * that it was opened from: then there is nobody to ask. */
+  constructor(submission, { onAgain, onRemove, onPrint }) {
     this.submission = submission;
+    this.kept = submission.entry?.id ?? null; // its id among the kept answers
+    this.report = null; // once there is an answer
     this.removed = new AbortController();
     this.element = document.getElementById("card").content.cloneNode(true).firstElementChild;
     this.#draw();
-    this.#evidence = new Evidence((name) => this.#part(name), submission.picture, this.removed.signal);
+    this.#evidence = new Evidence((name) => this.#part(name), submission.entry ? null : submission.picture, {
+      signal: this.removed.signal,
+      onMap: (culture, png) => this.report.heat(culture, png),
+    });
     this.#part("again").addEventListener("click", () => onAgain(this));
+    this.#part("print").addEventListener("click", () => onPrint(this));
     this.#part("remove").addEventListener("click", () => onRemove(this));
     this.waiting();
   }
@@ -25,20 +33,31 @@ export class Card {
     return this.#part("shown").decode().then(() => this, () => this);
   }
 
+  /** A small copy of the picture, null when the browser cannot show it. */
+  async preview() {
+    await this.drawn();
+    return this.#part("shown").naturalWidth ? preview(this.#part("shown")) : null;
+  }
+
   waiting() {
     this.#state("waiting", { overline: this.submission.name, verdict: "Looking…", meaning: "" });
   }
 
-  /** Shows an answer of the API and returns the sentence that tells it. */
-  answered(answer) {
+  /** Shows an answer of the API, given `at` that moment, and returns the sentence that tells it. */
+  answered(answer, at) {
     const words = worded(answer);
-    this.#state(answer.decision ?? "accepted", words);
-    const { sample } = this.submission;
+    this.#state(answer.decision ?? "accepted", { ...words, meaning: [words.found, words.more].filter(Boolean).join(" ") });
+    const { name, sample } = this.submission;
     this.#write("reference", sample ? `The Met catalogues it as ${sample.culture}.` : "");
     this.#part("bars").replaceChildren(...bars(answer.top ?? []));
     this.#evidence.offer(answer);
-    this.#write("record", `Model ${answer.model.name}, version ${answer.model.version}\nRequest ${answer.requestId}`);
-    return `${this.submission.name}: ${words.spoken}`;
+    const record = `Model ${answer.model.name}, version ${answer.model.version}\nRequest ${answer.requestId}\n`;
+    this.#part("record").replaceChildren(record, moment(at), this.submission.entry ? ", kept in this browser" : "");
+    this.#part("print").hidden = false;
+    this.report = new Report({ name, sample, answer, at, picture: this.#part("shown").hidden ? "" : this.#part("shown").src });
+    const { heatmap } = answer.explanation ?? {};
+    if (heatmap) this.report.heat(heatmap.culture, heatmap.png);
+    return `${name}: ${words.spoken}`;
   }
 
   /** Shows a Problem and returns the sentence that tells it. */
@@ -49,25 +68,33 @@ export class Card {
     return `${this.submission.name}: no answer. ${problem.title}. ${problem.detail}`.trim();
   }
 
+  focus() {
+    this.#part("verdict").focus();
+  }
+
   remove() {
     this.removed.abort();
     URL.revokeObjectURL(this.#part("shown").src);
     this.element.remove();
+    this.report?.element.remove();
   }
 
   #draw() {
     const { name, picture, sample } = this.submission;
     const image = this.#part("shown");
-    image.addEventListener("error", () => {
+    const unshown = () => {
       image.hidden = true;
       this.#part("unshown").hidden = false;
-    });
-    image.src = URL.createObjectURL(picture);
+    };
+    image.addEventListener("error", unshown);
+    if (picture) image.src = URL.createObjectURL(picture);
+    else unshown();
     image.alt = sample ? sample.title : `Your picture ${name}`;
     this.#part("caption").replaceChildren(...(sample ? credit(sample) : [name]));
     this.#part("remove").setAttribute("aria-label", `Remove ${name}`);
     this.#part("again").setAttribute("aria-label", `Try again: ${name}`);
     this.#part("look").setAttribute("aria-label", `Where did it look? ${name}`);
+    this.#part("print").setAttribute("aria-label", `Print report: ${name}`);
   }
 
   #state(state, { overline, verdict, meaning }) {
@@ -79,7 +106,7 @@ export class Card {
     this.#write("reference", "");
     this.#write("record", "");
     this.#part("bars").replaceChildren();
-    this.#part("again").hidden = true;
+    for (const button of ["again", "print"]) this.#part(button).hidden = true;
     this.#evidence.offer(null);
   }
 
@@ -98,16 +125,4 @@ function credit({ title, artist, date, url }) {
   link.rel = "noreferrer";
   link.textContent = title;
   return [`${artist}, `, link, `, ${date}. The\u00a0Met, CC0`];
-}
-
-function bars(top) {
-  const rest = 1 - top.reduce((sum, { probability }) => sum + probability, 0);
-  const rows = rest > REST ? [...top, { culture: "All others", probability: rest }] : top;
-  return rows.map(({ culture, probability }) => {
-    const row = document.getElementById("bar").content.cloneNode(true).firstElementChild;
-    row.querySelector(".bar-culture").textContent = culture;
-    row.querySelector(".bar-share").textContent = share(probability);
-    row.style.setProperty("--share", probability);
-    return row;
-  });
 }

@@ -1,7 +1,9 @@
 // The page: pictures come in (chosen, dropped, pasted, sampled), a card for each goes up, the answers follow in turn.
 
-import { classify, Problem } from "./api.js";
+import { ask, Problem } from "./api.js";
 import { Card } from "./card.js";
+import { Printer } from "./printer.js";
+import { Shelf } from "./shelf.js";
 
 const AT_ONCE = 2; // pictures under way: the next is uploading while the model looks at the last
 const MOST = 50; // pictures taken at a time; each keeps its preview in the browser's memory
@@ -11,19 +13,29 @@ const [drop, choose, file, results, notice, status] = ["drop", "choose", "file",
 );
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const queue = [];
+const cards = new Map(); // element -> Card
+const printer = new Printer(() => [...results.children].map((element) => cards.get(element)));
+const shelf = new Shelf({ onOpen: reopen, onEmptied: () => choose.focus() });
 let underWay = 0;
 
 function take(submissions) {
   const taken = submissions.slice(0, MOST);
   const left = submissions.length - taken.length;
   tell(left ? `Took the first ${MOST} pictures and left ${left}. For whole folders there is the command “whence classify”.` : "");
-  if (!taken.length) return;
-  const cards = taken.map((submission) => new Card(submission, { onAgain: enqueue, onRemove: discard }));
-  results.prepend(...cards.map((card) => card.element));
-  cards.forEach(enqueue);
-  cards[0].drawn().then(({ element }) => {
-    element.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
-  });
+  if (taken.length) hang(taken).forEach(enqueue);
+}
+
+/** Puts cards up above the others, and brings the first into sight. */
+function hang(submissions) {
+  const hung = submissions.map((submission) => new Card(submission, { onAgain: enqueue, onRemove: discard, onPrint: printer.one }));
+  for (const card of hung) cards.set(card.element, card);
+  results.prepend(...hung.map((card) => card.element));
+  hung[0].drawn().then(show);
+  return hung;
+}
+
+function show({ element }) {
+  element.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
 }
 
 function enqueue(card) {
@@ -37,19 +49,47 @@ async function next() {
   const card = queue.shift();
   underWay += 1;
   const { signal } = card.removed;
-  const sentence = await classify(card.submission.picture, signal).then(
-    (answer) => card.answered(answer),
-    (error) => card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error))),
-  );
+  const sentence = await ask(card.submission.picture, signal)
+    .then((answer) => answered(card, answer))
+    .catch((error) => card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error))));
   if (!signal.aborted) status.textContent = sentence;
   underWay -= 1;
   next();
 }
 
+function answered(card, answer) {
+  const at = Date.now();
+  const sentence = card.answered(answer, at);
+  printer.refresh();
+  keep(card, { at, answer });
+  return sentence;
+}
+
+async function keep(card, { at, answer }) {
+  const { name, sample } = card.submission;
+  const preview = await card.preview();
+  card.kept = await shelf.keep({ at, name, sample, answer, preview });
+}
+
+/** Shows a kept answer again, without asking anybody. */
+function reopen(entry) {
+  const { name, sample, preview: picture, answer, at } = entry;
+  let card = [...cards.values()].find(({ kept }) => kept === entry.id);
+  if (!card) {
+    [card] = hang([{ name, sample, picture, entry }]);
+    card.answered(answer, at);
+    printer.refresh();
+  }
+  card.focus();
+  show(card);
+}
+
 function discard(card) {
   const waiting = queue.indexOf(card);
   if (waiting >= 0) queue.splice(waiting, 1);
+  cards.delete(card.element);
   card.remove();
+  printer.refresh();
   choose.focus(); // the button that had the focus is gone
 }
 

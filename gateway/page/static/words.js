@@ -4,29 +4,37 @@ const WORDS = {
   accepted: (answer) => ({
     overline: "Resembles objects catalogued as",
     verdict: answer.culture,
-    meaning: `Probability ${share(answer.probability)}.`,
+    found: `Probability ${share(answer.probability)}.`,
     spoken: `Resembles objects catalogued as ${answer.culture}, probability ${share(answer.probability)}.`,
   }),
   abstained: (answer) => ({
     overline: "The model does not commit itself",
     verdict: "Not sure",
-    meaning: `Closest to objects catalogued as ${answer.culture}: ${share(answer.probability)}. ${level(answer)}`,
+    found: `Closest to objects catalogued as ${answer.culture}: ${share(answer.probability)}.`,
+    more: level(answer),
     spoken: `Not sure. Closest to objects catalogued as ${answer.culture}, ${share(answer.probability)}.`,
   }),
   out_of_distribution: () => ({
     overline: "The model does not know",
     verdict: "Unlike anything it was trained on",
-    meaning: "It may be no artwork, or one from a culture or of a kind that the model has never seen. Put no weight on the shares below.",
+    found: "It may be no artwork, or one from a culture or of a kind that the model has never seen. Put no weight on the shares below.",
     spoken: "Unlike anything the model was trained on.",
   }),
 };
+
+const DECISIONS = {
+  accepted: ({ least }) => `Accepted. The likeliest culture reaches the ${share(least)} from which this model commits itself`,
+  abstained: ({ least }) => `Abstained. The likeliest culture stays below the ${share(least)} from which this model commits itself`,
+  out_of_distribution: () => "Out of distribution. The picture is unlike what the model was trained on",
+};
+const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
 function level({ explanation }) {
   const least = explanation?.decision?.thresholds?.least_probability;
   return least ? `This model commits itself from ${share(least)} on.` : "That is too little for this model to commit itself.";
 }
 
-/** Overline, verdict and meaning to show, and one sentence for a screen reader. */
+/** Overline, verdict, what was `found` and sometimes `more` to show, and one sentence for a screen reader. */
 export function worded(answer) {
   return (WORDS[answer.decision] ?? WORDS.accepted)(answer);
 }
@@ -36,4 +44,30 @@ export function share(probability) {
   if (probability > 0.99 && probability < 1) return "over 99\u00a0%";
   if (probability < 0.01 && probability > 0) return "under 1\u00a0%";
   return `${Math.round(probability * 100)}\u00a0%`;
+}
+
+/** Why it was decided so, in sentences with the thresholds, as a report tells it. */
+export function decided({ decision, explanation }) {
+  const { ood_score: strangeness, thresholds = {} } = explanation?.decision ?? {};
+  const { least_probability: least, greatest_ood_score: greatest } = thresholds;
+  if (least == null || !DECISIONS[decision]) return "This model has no thresholds: every answer counts as accepted.";
+  const sentence = `${DECISIONS[decision]({ least })}.`;
+  if (strangeness == null || greatest == null) return sentence;
+  const compared = strangeness > greatest ? "above" : "within";
+  return `${sentence} Its measure of strangeness is ${strangeness.toFixed(2)}, ${compared} the limit of ${greatest.toFixed(2)}.`;
+}
+
+/** An answer in a few words, for a list. */
+export function brief({ decision, culture, probability }) {
+  if (decision === "out_of_distribution") return "Unlike anything it was trained on";
+  const found = `${culture}, ${share(probability)}`;
+  return decision === "abstained" ? `Not sure: closest to ${found}` : found;
+}
+
+/** A <time> for a moment in milliseconds, on this computer's clock. */
+export function moment(at) {
+  const element = document.createElement("time");
+  element.dateTime = new Date(at).toISOString();
+  element.textContent = MOMENT.format(at);
+  return element;
 }
