@@ -37,17 +37,35 @@ async def _serve(options: flags.Options) -> int:
 
 def _engine(options: flags.Options) -> Engine:
     """What computes; only the chosen one is imported."""
-    if options.engine != flags.OPENVINO_INT8:
-        from serving.server.tensorflow_engine import TensorFlowEngine
+    make = _tensorflow if options.engine == flags.TENSORFLOW else _openvino
+    runs, narrow_runs = options.batching.threads, options.batching.narrow_runs
+    if narrow_runs == 1:
+        return make(options, runs, options.intra_op)
+    from serving.server.widths import TwoWidths
 
-        return TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision=options.precision)
+    return TwoWidths(make(options, runs, options.intra_op), make(options, narrow_runs, 1, beside=True))
+
+
+def _tensorflow(options: flags.Options, runs: int, threads: int, *, beside: bool = False) -> Engine:
+    del runs  # as many as there are callers of a session
+    from serving.server.tensorflow_engine import OWN_THREADS, TensorFlowEngine
+
+    if beside:
+        os.environ[OWN_THREADS] = "true"
+    return TensorFlowEngine(intra_op=threads, inter_op=options.inter_op, precision=options.precision)
+
+
+def _openvino(options: flags.Options, runs: int, threads: int, *, beside: bool = False) -> Engine:
     try:
         from serving.server.openvino_engine import OpenVinoEngine
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"--engine is {options.engine}, expected tensorflow here: no {error.name} is installed"
         ) from None
-    return OpenVinoEngine(threads=options.intra_op, runs=options.batching.threads)
+    from serving.server.requests import DEFAULT_SIGNATURE
+
+    # It keeps the buffers of each signature and run: beside the wide one, only for the signature that most ask for.
+    return OpenVinoEngine(threads=threads, runs=runs, only=DEFAULT_SIGNATURE if beside else None)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@
 
 A runner takes the kind whose oldest request has waited longest, so nobody is overtaken by a busier model. A cancelled
 future leaves the line at once; one whose deadline has passed is answered without being run.
+
+Where the servable has two widths (widths.py) a run is wide, on all cores and by itself, while few requests wait; once
+there is one for each core they run side by side, narrow.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -73,6 +77,14 @@ class Task:
         return (self.version, self.signature.name, shapes)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Tasks that run together, and how."""
+
+    tasks: list[Task]
+    narrow: bool
+
+
 class Scheduler:
     """The line and the threads that work it off.
 
@@ -88,7 +100,10 @@ class Scheduler:
         self._lines: dict[Hashable, deque[Task]] = {}
         self._waiting: dict[tuple[Lease, str], int] = {}  # rows, by version and signature
         self._closed = False
-        for number in range(parameters.threads):
+        self._running = 0
+        self._wide = False  # whether what runs has all cores; never so without narrow runs
+        self._runners = max(parameters.threads, parameters.narrow_runs)
+        for number in range(self._runners):
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
     def submit(
@@ -164,44 +179,67 @@ class Scheduler:
             del self._lines[task.kind]
 
     def _work(self) -> None:
-        while tasks := self._take():
-            version = tasks[0].version
+        while batch := self._take():
+            tasks, version = batch.tasks, batch.tasks[0].version
             try:
-                self._run(tasks)
+                self._run(batch)
             except ServingError as error:
                 _fail(tasks, error)
             except Exception:
                 event(logging.ERROR, "the model failed", traceback=True, model=version.model, version=version.number)
                 _fail(tasks, Internal("the model failed; the server's log says why"))
+            finally:
+                self._done()
 
-    def _take(self) -> list[Task]:
-        """The next tasks that run together; empty when the server stops."""
+    def _take(self) -> "_Batch | None":
+        """What runs next; None when the server stops."""
         with self._changed:
             while True:
                 now = time.monotonic()
                 due = [line for line in self._lines.values() if self._is_due(line, now)]
-                if due:
-                    tasks = self._pop(min(due, key=lambda line: line[0].enqueued), now)
+                if due and self._wide:
+                    self._changed.wait()
+                elif due:
+                    narrow, rows = self._share(due)
+                    tasks = self._pop(min(due, key=lambda line: line[0].enqueued), now, rows)
                     if tasks:
-                        return tasks
+                        self._running += 1
+                        self._wide = self._parameters.narrow_runs > 1 and not narrow
+                        return _Batch(tasks, narrow)
                 elif self._lines:
                     oldest = min(line[0].enqueued for line in self._lines.values())
                     self._changed.wait(max(0.0, oldest + self._parameters.timeout_s - now))
                 elif self._closed:
-                    return []
+                    return None
                 else:
                     self._changed.wait()
+
+    def _share(self, due: Sequence[deque[Task]]) -> tuple[bool, int]:
+        """Whether the next run is a narrow one, and its most rows: its part of what waits, so that all runners work."""
+        waiting, most = sum(map(len, due)), self._parameters.batch_rows
+        if self._parameters.narrow_runs == 1 or (not self._running and waiting < self._runners):
+            return False, most
+        rows = sum(task.weight for line in due for task in line)
+        share = math.ceil(rows / (self._runners - self._running))
+        return True, min(most, max(share, 1))
+
+    def _done(self) -> None:
+        with self._changed:
+            self._running -= 1
+            if self._wide:
+                self._wide = False
+                self._changed.notify_all()
 
     def _is_due(self, line: deque[Task], now: float) -> bool:
         head = line[0]
         full = head.rows is None or sum(task.weight for task in line) >= self._parameters.batch_rows
         return full or self._closed or now - head.enqueued >= self._parameters.timeout_s
 
-    def _pop(self, line: deque[Task], now: float) -> list[Task]:
-        """As many tasks from the front as fit into one batch, without those that nobody waits for any more."""
+    def _pop(self, line: deque[Task], now: float, most: int) -> list[Task]:
+        """As many tasks from the front as fit into `most` rows, without those that nobody waits for any more."""
         tasks: list[Task] = []
         rows = 0
-        while line and (not tasks or rows + line[0].weight <= self._parameters.batch_rows):
+        while line and (not tasks or rows + line[0].weight <= most):
             task = line.popleft()
             self._left(task)
             if not task.future.set_running_or_notify_cancel():
@@ -214,27 +252,28 @@ class Scheduler:
             rows += task.weight
         return tasks
 
-    def _run(self, tasks: Sequence[Task]) -> None:
+    def _run(self, batch: "_Batch") -> None:
+        tasks, narrow = batch.tasks, batch.narrow
         first = tasks[0]
         if first.rows is None:
-            self._answer(first)
+            self._answer(first, narrow)
             return
         rows = sum(task.weight for task in tasks)
         padded = self._parameters.padded(rows)
         try:
-            outputs = self._timed(first, _stack(tasks, padded), rows, padded)
+            outputs = self._timed(first, _stack(tasks, padded), rows, padded, narrow)
         except ServingError:
             if len(tasks) == 1:
                 raise
             for task in tasks:  # one caller's values made the run fail: the others shall not pay for it
-                self._answer(task)
+                self._answer(task, narrow)
             return
         if any(array.ndim == 0 or array.shape[0] != padded for array in outputs.values()):
             if rows == padded == first.rows:
                 first.future.set_result(outputs)
                 return
             for task in tasks:  # an output without the batch in front cannot be split
-                self._answer(task)
+                self._answer(task, narrow)
             return
         start = 0
         for task in tasks:
@@ -242,16 +281,16 @@ class Scheduler:
             task.future.set_result({name: array[start:end] for name, array in outputs.items()})
             start = end
 
-    def _answer(self, task: Task) -> None:
+    def _answer(self, task: Task, narrow: bool) -> None:
         """Runs a task by itself."""
         try:
-            task.future.set_result(self._timed(task, task.inputs, task.weight, task.weight))
+            task.future.set_result(self._timed(task, task.inputs, task.weight, task.weight, narrow))
         except ServingError as error:
             task.future.set_exception(error)
 
-    def _timed(self, task: Task, inputs: Arrays, rows: int, padded: int) -> Arrays:
+    def _timed(self, task: Task, inputs: Arrays, rows: int, padded: int, narrow: bool) -> Arrays:
         start = time.monotonic()
-        outputs = task.version.servable.run(task.signature.name, inputs)
+        outputs = task.version.servable.run(task.signature.name, inputs, narrow=narrow)
         self._metrics.ran(task.version.model, time.monotonic() - start, rows=rows, padded=padded)
         return outputs
 

@@ -1,9 +1,10 @@
 """Reads TensorFlow Serving's three configuration files. A wrong one stops the start and says which value is wrong."""
 
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -12,6 +13,7 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSy
 
 from serving.server.wire import config_pb2
 
+LEAST_ROWS: Final = 4  # of a full narrow run; with fewer, what a run costs whatever its rows would show
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"  # TensorFlow Serving's default, prometheus_exporter.cc
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
@@ -55,7 +57,14 @@ class Batching:
     timeout_s: float = 0.0  # how long an incomplete batch waits for company while a thread is free
     queue_batches: int = 10  # full batches that may wait for one version and signature
     threads: int = 1  # runs at the same time; TensorFlow Serving takes one per core
+    narrow_runs: int = 1  # runs at the same time, on one thread each, while so many requests wait; 1: never
     allowed_rows: tuple[int, ...] = ()  # sizes to pad to; empty: as they come
+
+    def side_by_side(self, runs: int) -> "Batching":
+        """The same with narrow runs: together they have as many rows as one run had, but not less than a few each."""
+        rows = min(self.batch_rows, max(LEAST_ROWS, math.ceil(self.batch_rows / runs)))
+        queue = math.ceil(self.queue_batches * self.batch_rows / rows)
+        return replace(self, narrow_runs=runs, batch_rows=rows, queue_batches=queue) if runs > 1 else self
 
     def padded(self, rows: int) -> int:
         """The size of the run in which this many rows travel."""

@@ -1,4 +1,4 @@
-"""What the server asks of whatever computes. TensorFlow is the only engine so far; another one implements Engine."""
+"""What the server asks of whatever computes. Another engine implements Engine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class Servable(Protocol):
     def signature_def_map(self) -> Any:
         """The same as a tensorflow.serving.SignatureDefMap, for GetModelMetadata."""
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
-        """All outputs of a signature.
+    def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
+        """All outputs of a signature; `narrow`: computed beside other runs, where that makes a difference.
 
         Raises:
             ServingError: The model refused these values.

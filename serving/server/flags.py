@@ -11,6 +11,7 @@ from serving.server.config import Batching, ConfigError, LoadPolicy, ModelConfig
 
 Argument = tuple[str, int | str]
 
+TENSORFLOW: Final = "tensorflow"
 OPENVINO_INT8: Final = "openvino-int8"
 
 _TEXT: Final = """\
@@ -64,6 +65,8 @@ def parse(argv: Sequence[str]) -> Options:
     flags = _parser().parse_args(argv)
     batching = _batching(flags)
     cores = cpu.available_cores()
+    if batching.enabled and batching.threads == 1 and not flags.tensorflow_intra_op_parallelism:
+        batching = batching.side_by_side(flags.narrow_runs or cores)
     return Options(
         host=flags.host,
         port=flags.port,
@@ -76,7 +79,7 @@ def parse(argv: Sequence[str]) -> Options:
         # One thread per core in all: never several runs on several threads each, which costs a sixth of the throughput.
         intra_op=flags.tensorflow_intra_op_parallelism or max(1, cores // batching.threads),
         # One operation of each run at a time; one more, so that loading a version does not stop the runs.
-        inter_op=flags.tensorflow_inter_op_parallelism or batching.threads + 1,
+        inter_op=flags.tensorflow_inter_op_parallelism or max(batching.threads, batching.narrow_runs) + 1,
         load=LoadPolicy(
             poll_s=flags.file_system_poll_wait_seconds,
             retries=flags.max_num_load_retries,
@@ -153,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         help="batch requests (true with --batching_parameters_file, else false)",
     )  # fmt: skip
     add(
-        "--engine", choices=("tensorflow", OPENVINO_INT8), default="tensorflow",
+        "--engine", choices=(TENSORFLOW, OPENVINO_INT8), default=TENSORFLOW,
         help="tensorflow reads SavedModels (default); openvino-int8 reads what `python -m training export"
         " --precision int8` writes",
     )  # fmt: skip
@@ -167,7 +170,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--tensorflow_inter_op_parallelism", type=_AtLeast(0), default=0, metavar="N",
-        help="operations that run side by side, over all runs (0: num_batch_threads + 1)",
+        help="operations that run side by side, over all runs (0: one more than runs)",
+    )  # fmt: skip
+    add(
+        "--narrow_runs", type=_AtLeast(0), default=0, metavar="N",
+        help="while N requests wait or more, run N batches side by side on one thread each instead of one on all cores,"
+        " which loses time whenever something else takes a core for a moment (0: available cores; 1: never; without"
+        " effect unless batching is on, num_batch_threads 1, and --tensorflow_intra_op_parallelism 0)",
     )  # fmt: skip
     add = parser.add_argument_group("watching and stopping").add_argument
     add(

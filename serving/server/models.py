@@ -17,7 +17,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.server import storage
-from serving.server.config import LoadPolicy, ModelConfig
+from serving.server.config import Batching, LoadPolicy, ModelConfig
 from serving.server.engine import Engine
 from serving.server.errors import InvalidArgument, NotFound, ServingError, Unavailable
 from serving.server.logs import event
@@ -36,6 +36,7 @@ class Models:
         configs: The models, each name once.
         engine: Loads the version directories.
         policy: Polling and retries.
+        batching: How they will be run.
         metrics: Told of loads and states.
         on_change: Called after every change of a state, from any thread.
     """
@@ -46,6 +47,7 @@ class Models:
         engine: Engine,
         *,
         policy: LoadPolicy,
+        batching: Batching,
         metrics: Metrics,
         on_change: Callable[[], None],
     ) -> None:
@@ -53,7 +55,8 @@ class Models:
         self._versions: dict[str, dict[int, Version]] = {config.name: {} for config in configs}
         self._wanted: dict[str, set[int]] = {config.name: set() for config in configs}
         self._complained: dict[str, str] = {}
-        self._engine, self._policy, self._metrics, self._on_change = engine, policy, metrics, on_change
+        self._engine, self._policy, self._batching = engine, policy, batching
+        self._metrics, self._on_change = metrics, on_change
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
@@ -232,7 +235,7 @@ class Models:
             loaded = time.monotonic()
             try:
                 is_serving = any(other.state == AVAILABLE for other in self._all())
-                warmed = warm_up(version.path, servable, rest=WARMUP_REST if is_serving else 0.0)
+                warmed = warm_up(version.path, servable, self._batching, rest=WARMUP_REST if is_serving else 0.0)
             except BaseException:
                 servable.close()
                 raise

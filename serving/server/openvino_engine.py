@@ -47,13 +47,14 @@ class OpenVinoEngine:
     Args:
         threads: Threads inside one run.
         runs: Runs at the same time.
+        only: The one signature to compile; None: all.
     """
 
     name = "openvino"
     precision = "int8"
 
-    def __init__(self, *, threads: int, runs: int) -> None:
-        self._core, self._runs = ov.Core(), runs
+    def __init__(self, *, threads: int, runs: int, only: str | None = None) -> None:
+        self._core, self._runs, self._only = ov.Core(), runs, only
         self._settings = {
             "INFERENCE_NUM_THREADS": threads * runs,
             "NUM_STREAMS": runs,
@@ -71,6 +72,7 @@ class OpenVinoEngine:
         compiled = {
             name: self._core.compile_model(_part(graph, outputs), "CPU", self._settings)
             for name, outputs in _signatures(graph).items()
+            if self._only in (None, name)
         }
         return IntermediateRepresentation(compiled, self._runs)
 
@@ -90,7 +92,7 @@ class IntermediateRepresentation:
             for _ in range(runs):
                 self._idle[name].put(graph.create_infer_request())
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
         """All outputs of a signature, copied out of OpenVINO's buffers."""
         names = self.signatures[signature]
         request = self._idle[signature].get()

@@ -74,7 +74,10 @@ class Server:
                 loop.call_soon_threadsafe(self._changed.set)
 
         self._metrics = Metrics()
-        self._models = Models(options.models, engine, policy=options.load, metrics=self._metrics, on_change=on_change)
+        self._models = Models(
+            options.models, engine,
+            policy=options.load, batching=options.batching, metrics=self._metrics, on_change=on_change,
+        )  # fmt: skip
         self._scheduler = Scheduler(options.batching, self._metrics)
         self._health = Health(self._models.names)
         self._prediction = PredictionService(self._models, self._scheduler, self._metrics)
@@ -91,7 +94,8 @@ class Server:
             ConfigError: A port cannot be had.
         """
         options, engine = self._options, self._engine
-        threads = f"{options.batching.threads}x{options.intra_op}"
+        narrow = options.batching.narrow_runs
+        threads = f"{options.batching.threads}x{options.intra_op}" + (f" or {narrow}x1" if narrow > 1 else "")
         self._metrics.started(engine.name, engine.precision, threads)
         self._register()
         await self._health.update(None)

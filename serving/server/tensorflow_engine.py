@@ -23,6 +23,8 @@ _OUR_CODE: Final = {
     tf.errors.FailedPreconditionError: errors.FailedPrecondition,
     tf.errors.ResourceExhaustedError: errors.ResourceExhausted,
 }
+# In the environment before the first session: each session has threads of its own (TensorFlow's local_device.cc).
+OWN_THREADS: Final = "TF_OVERRIDE_GLOBAL_THREADPOOL"
 _Run = Callable[..., Sequence[Any]]
 
 
@@ -30,7 +32,7 @@ class TensorFlowEngine:
     """Loads SavedModels with one set of thread counts and one precision.
 
     Args:
-        intra_op: Threads inside one operation; shared by all sessions of the process.
+        intra_op: Threads inside one operation; all sessions of the process share them unless OWN_THREADS is set.
         inter_op: Operations of one run that may run side by side.
         precision: `bfloat16` has oneDNN compute convolutions and products in it, the file stays float32.
     """
@@ -76,7 +78,7 @@ class SavedModel:
         self._callables: dict[str, _Run] = {}
         self._lock = threading.Lock()
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
         """All outputs of a signature; which of them the caller wants is sorted out later.
 
         One set of outputs per signature means one optimised graph per signature, made in warmup, never under load.

@@ -10,6 +10,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.server.config import Batching
 from serving.server.engine import Servable
 from serving.server.logs import event
 from serving.server.requests import read
@@ -18,12 +19,13 @@ FILE: Final = Path("assets.extra/tf_serving_warmup_requests")  # TensorFlow Serv
 MAX_RECORDS: Final = 1000  # the same
 
 
-def warm_up(path: Path, servable: Servable, *, rest: float = 0.0) -> int:
+def warm_up(path: Path, servable: Servable, batching: Batching, *, rest: float = 0.0) -> int:
     """Runs every recorded request of a version directory and returns how many there were; without a file, 0.
 
     Args:
         path: The version directory.
         servable: What was loaded from it.
+        batching: How it will be run.
         rest: Pause after each run, as a multiple of its time: leaves the cores to those who are being served meanwhile.
 
     Raises:
@@ -42,9 +44,13 @@ def warm_up(path: Path, servable: Servable, *, rest: float = 0.0) -> int:
             event(logging.WARNING, "skipped a warmup record that is no predict_log", path=path, record=count)
             continue
         call = read(log.predict_log.request, servable)
-        start = time.monotonic()
-        servable.run(call.signature.name, call.inputs)
-        time.sleep(rest * (time.monotonic() - start))
+        # A request with more rows than a run may have is cut to a run's size, as it would be when it is served.
+        cut = batching.enabled and (call.rows or 0) > batching.batch_rows
+        inputs = {name: array[: batching.batch_rows] if cut else array for name, array in call.inputs.items()}
+        for narrow in (False, True)[: 1 if batching.narrow_runs == 1 else 2]:
+            start = time.monotonic()
+            servable.run(call.signature.name, inputs, narrow=narrow)
+            time.sleep(rest * (time.monotonic() - start))
     return count
 
 

@@ -102,6 +102,16 @@ def test_threads_get_the_answers_to_their_own_pictures(directory: Path) -> None:
     assert means == greys
 
 
+def test_what_a_narrow_engine_leaves_out_is_computed_by_the_wide_one(directory: Path) -> None:
+    from serving.server.openvino_engine import OpenVinoEngine
+    from serving.server.widths import TwoWidths
+
+    narrow = OpenVinoEngine(threads=1, runs=2, only="serving_default")
+    servable = TwoWidths(OpenVinoEngine(threads=2, runs=1), narrow).load(directory)
+    found = {name: set(servable.run(name, pictures(7), narrow=True)) for name in servable.signatures}
+    assert found == {name: set(outputs.split(",")) for name, outputs in SIGNATURES.items()}
+
+
 def test_values_that_do_not_fit_are_an_invalid_argument(directory: Path) -> None:
     with pytest.raises(InvalidArgument):
         load(directory).run("serving_default", {"images": np.zeros((1, 3, 3, 3), np.uint8)})

@@ -27,7 +27,7 @@ class BrokenServable:
     }
     signature_def_map: Any = SignatureDefMap()
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
         raise RuntimeError("the password is tulip")
 
     def close(self) -> None:

@@ -178,6 +178,27 @@ def test_runners_and_threads_inside_an_operation_never_exceed_the_cores(file: Wr
         assert options.batching.threads * options.intra_op <= cores
 
 
+def test_narrow_runs_together_have_the_rows_of_a_wide_one_and_the_queue_stays_as_long(file: Write) -> None:
+    batching = file(
+        "b", "max_batch_size { value: 16 } max_enqueued_batches { value: 8 } num_batch_threads { value: 1 }"
+    )
+    options = flags.parse(["--model_base_path=x", f"--batching_parameters_file={batching}", "--narrow_runs=2"])
+    assert (options.batching.narrow_runs, options.batching.batch_rows, options.batching.queue_batches) == (2, 8, 16)
+
+
+def test_narrow_runs_are_not_cut_to_less_than_a_few_rows(file: Write) -> None:
+    batching = file("batching.config", "max_batch_size { value: 8 } num_batch_threads { value: 1 }")
+    options = flags.parse(["--model_base_path=x", f"--batching_parameters_file={batching}", "--narrow_runs=8"])
+    assert options.batching.batch_rows == 4
+
+
+@pytest.mark.parametrize("flag", ["--tensorflow_intra_op_parallelism=1", "--narrow_runs=1"])
+def test_who_names_the_threads_gets_no_narrow_runs(file: Write, flag: str) -> None:
+    batching = file("batching.config", "max_batch_size { value: 8 } num_batch_threads { value: 1 }")
+    options = flags.parse(["--model_base_path=x", f"--batching_parameters_file={batching}", flag])
+    assert (options.batching.narrow_runs, options.batching.batch_rows) == (1, 8)
+
+
 def machine(root: Path, files: dict[str, str]) -> Path:
     """A file system with these files of /proc and /sys."""
     for name, text in files.items():
