@@ -292,13 +292,13 @@ class _Question:
 
 def _wait(call: "grpc.Future[pb.PredictResponse]", given_up: Callable[[], bool]) -> pb.PredictResponse:
     """The response, or ClientGone once `given_up` says so: the server is then told to stop. Raises grpc.RpcError."""
-    while True:
-        try:
-            return call.result(LOOK_UP_S)
-        except grpc.FutureTimeoutError:
-            if given_up():
-                call.cancel()
-                raise ClientGone from None
+    done = threading.Event()  # call.result(timeout) wakes its thread ten times a second to look
+    call.add_done_callback(lambda _: done.set())
+    while not done.wait(LOOK_UP_S):
+        if given_up():
+            call.cancel()
+            raise ClientGone
+    return call.result()
 
 
 def _elsewhere(error: grpc.RpcError) -> bool:
