@@ -17,7 +17,10 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], object]]] = {
         "the gateway alone: CPU per upload, memory, start",
         lambda o: gateway_cost.measure(o.models, o.out, o.uploads),
     ),
-    "soak": ("does memory grow with time?", lambda o: soak.soak(o.precision, o.models, o.out, o.minutes)),
+    "soak": (
+        "do memory and open files grow with time?",
+        lambda o: soak.soak(o.precision, o.models, o.out, minutes=o.minutes, rate=o.rate),
+    ),
     "storm": ("load, faults and hostile input at once", lambda o: storm.storm(o.out, o.minutes)),
     "swap": ("a new version under load", lambda o: swap.swap(o.precision, o.models, o.out)),
     "sweep": (
@@ -47,6 +50,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of compare and sweep (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load in each round (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=30.0, help="of soak and storm (default %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="of soak: requests a second; 0: as many as possible (default)"
+    )
     parser.add_argument("--uploads", type=int, default=200, help="of each kind, for gateway (default %(default)s)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

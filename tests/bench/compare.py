@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from serving.server import cpu
+from serving.server.config import LEAST_ROWS
 from tests.bench import pictures, stages, systems
 from tests.bench.load import Outcome, closed_loop, open_loop
 from tests.bench.processes import cost
@@ -17,7 +19,7 @@ from tests.bench.systems import Ceiling, System
 
 CONCURRENCY = (1, 8, 32)
 OVERLOAD = 5  # times what the system reached at the last concurrency
-BATCH = 8  # rows of a run under load: serving/batching.config
+BATCH = 8  # rows under way at once in the engine under load: serving/batching.config
 
 Cells = dict[str, list[dict[str, Any]]]  # "8 callers" -> one summary for each round
 
@@ -66,9 +68,11 @@ def _system(name: str, models: Path) -> System:
 
 
 def _ask_engine(ceiling: Ceiling, cells: Cells, seconds: float) -> None:
-    for rows in (1, BATCH):
-        rps = ceiling.rate(rows, seconds / 2)
-        cells.setdefault(f"batch {rows}", []).append({"rps": round(rps, 2), "ms": round(1000 * rows / rps, 1)})
+    cores = cpu.available_cores()
+    for rows, runs in ((1, 1), (BATCH, 1), (max(LEAST_ROWS, BATCH // cores), cores)):
+        rps = ceiling.rate(rows, runs, seconds / 2)
+        name = f"batch {rows}" + (f", {runs} at a time" if runs > 1 else "")
+        cells.setdefault(name, []).append({"rps": round(rps, 2), "ms": round(1000 * rows * runs / rps, 1)})
 
 
 def _ask_system(system: System, cells: Cells, seconds: float) -> None:

@@ -1,46 +1,57 @@
 """The ceiling: the engine alone, in a process set up like the embedded server's, without gRPC, HTTP or JPEG.
 
-`python tests/bench/engine.py ENGINE PRECISION VERSION_DIR` answers each line "rows seconds" on its input with a line
-"images per second".
+`python tests/bench/engine.py ENGINE PRECISION VERSION_DIR` answers each line "rows runs seconds" of its input with a
+line "images per second". One run has all cores, several have one each.
 """
 
+import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from serving import contract
 from serving.server import cpu
-from serving.server.engine import Engine
+from serving.server.engine import Engine, Servable
+from serving.server.widths import TwoWidths
 
 
 def main(engine_name: str, precision: str, version: str) -> None:
     """Load, warm up, say "ready", and measure what the input asks for."""
-    servable = _engine(engine_name, precision).load(Path(version))
-    size = contract.IMAGE_SIZE
-    pictures = np.random.default_rng(0).integers(0, 256, (32, size, size, 3)).astype(np.uint8)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        rows, seconds = int(line.split()[0]), float(line.split()[1])
-        inputs = {contract.INPUT: pictures[:rows]}
-        servable.run(contract.SERVING, inputs)
-        count, begin = 0, time.monotonic()
-        while (now := time.monotonic()) < begin + seconds:
-            servable.run(contract.SERVING, inputs)
-            count += rows
-        print(count / (now - begin), flush=True)
-
-
-def _engine(name: str, precision: str) -> Engine:
     cores = cpu.available_cores()
+    wide, narrow = (_engine(engine_name, precision, runs, threads) for runs, threads in ((1, cores), (cores, 1)))
+    servable = TwoWidths(wide, narrow).load(Path(version))
+    print("ready", flush=True)
+    with ThreadPoolExecutor(cores) as pool:
+        for line in sys.stdin:
+            rows, runs, seconds = (float(word) for word in line.split())
+            begin = time.monotonic()
+            rates = [pool.submit(_rate, servable, int(rows), runs > 1, begin, seconds) for _ in range(int(runs))]
+            print(sum(rate.result() for rate in rates), flush=True)
+
+
+def _rate(servable: Servable, rows: int, narrow: bool, begin: float, seconds: float) -> float:
+    size = contract.IMAGE_SIZE
+    inputs = {contract.INPUT: np.random.default_rng(0).integers(0, 256, (rows, size, size, 3)).astype(np.uint8)}
+    servable.run(contract.SERVING, inputs, narrow=narrow)
+    count, start = 0, time.monotonic()
+    while (now := time.monotonic()) < begin + seconds or not count:
+        servable.run(contract.SERVING, inputs, narrow=narrow)
+        count += rows
+    return count / (now - start)
+
+
+def _engine(name: str, precision: str, runs: int, threads: int) -> Engine:
     if name == "openvino-int8":
         from serving.server.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(threads=cores, runs=1)
-    from serving.server.tensorflow_engine import TensorFlowEngine
+        return OpenVinoEngine(threads=threads, runs=runs, only=contract.SERVING)
+    from serving.server.tensorflow_engine import OWN_THREADS, TensorFlowEngine
 
-    return TensorFlowEngine(intra_op=cores, inter_op=2, precision=precision)
+    os.environ[OWN_THREADS] = "true"
+    return TensorFlowEngine(intra_op=threads, inter_op=runs + 1, precision=precision)
 
 
 if __name__ == "__main__":

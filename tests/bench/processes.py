@@ -14,6 +14,7 @@ class Cost:
     cpu_s: float
     pss_mib: float  # proportional set size: shared pages are counted once, not once per process
     rss_mib: float
+    open_files: int
 
 
 def cost(pid: int) -> Cost:
@@ -23,6 +24,7 @@ def cost(pid: int) -> Cost:
         cpu_s=sum(map(_cpu_s, pids)),
         pss_mib=round(sum(_memory_mib(each, "smaps_rollup", "Pss:") for each in pids), 1),
         rss_mib=round(sum(_memory_mib(each, "status", "VmRSS:") for each in pids), 1),
+        open_files=sum(map(_open_files, pids)),
     )
 
 
@@ -49,6 +51,13 @@ def _stat(pid: int) -> list[str]:
 def _cpu_s(pid: int) -> float:
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
+
+
+def _open_files(pid: int) -> int:
+    try:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return 0
 
 
 def _memory_mib(pid: int, file: str, key: str) -> float:

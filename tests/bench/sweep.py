@@ -8,8 +8,11 @@ from typing import Any
 from tests.bench import pictures, systems
 from tests.bench.load import closed_loop
 
-# (runs at the same time, threads inside each, largest batch, microseconds that an incomplete batch waits)
+# (runs at the same time, threads inside each, largest batch, microseconds that an incomplete batch waits). With 0
+# threads the server chooses: one run on all cores, or under load one on each, which share the batch's rows.
 CHOICES = (
+    (1, 0, 8, 0),
+    (1, 0, 16, 0),
     (1, 2, 8, 0),
     (1, 2, 4, 0),
     (1, 2, 16, 0),
@@ -17,7 +20,6 @@ CHOICES = (
     (2, 1, 8, 0),
     (2, 1, 4, 0),
     (2, 2, 8, 0),
-    (1, 1, 8, 0),
 )
 CALLERS = (1, 8, 32)
 
@@ -63,7 +65,8 @@ def _measure(
 
 def _name(choice: tuple[int, int, int, int]) -> str:
     runs, threads, batch, wait = choice
-    return f"{runs} x {threads} threads, batch {batch}, wait {wait / 1000:g} ms"
+    how = f"{runs} x {threads} threads" if threads else "wide or narrow"
+    return f"{how}, batch {batch}, wait {wait / 1000:g} ms"
 
 
 def _middle(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

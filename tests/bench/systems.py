@@ -81,9 +81,9 @@ class Ceiling:
         if self._line() != "ready":
             raise RuntimeError(f"{self.name} did not start; see {log_dir}")
 
-    def rate(self, rows: int, seconds: float) -> float:
-        """Pictures per second in batches of `rows`."""
-        print(rows, seconds, file=self._pipe("stdin"), flush=True)
+    def rate(self, rows: int, runs: int, seconds: float) -> float:
+        """Pictures per second in batches of `rows`, so many at a time."""
+        print(rows, runs, seconds, file=self._pipe("stdin"), flush=True)
         return float(self._line())
 
     def stop(self) -> None:
