@@ -45,7 +45,9 @@ class Seen:
     answers: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # fault, kind, status
     minute: Counter[str] = field(default_factory=Counter)
     violations: list[dict[str, Any]] = field(default_factory=list)
+    late: list[dict[str, Any]] = field(default_factory=list)
     slowest_s: dict[str, float] = field(default_factory=dict)  # by kind
+    timed_out: float = float("-inf")  # time.monotonic() of the last 504
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -157,34 +159,41 @@ def _call(sender: Sender, every: list[Kind], weather: Weather, seen: Seen, stop:
         reply = kind.send(sender)
         took_s = time.monotonic() - begin
         faults = weather.during(begin)
-        reason = _reason(kind, reply, took_s, faults)
+        reason = _reason(kind, reply, took_s, faults, begin - seen.timed_out)
         with seen.lock:
+            if reply.status == 504:
+                seen.timed_out = time.monotonic()
             current = faults[0].name if faults else NONE.name
             seen.answers[current, kind.name, reply.status] += 1
             seen.minute[str(reply.status)] += 1
             if kind.model:
                 seen.slowest_s[kind.name] = max(took_s, seen.slowest_s.get(kind.name, 0.0))
-            if reason and len(seen.violations) < 200:
-                seen.violations.append(
-                    {"kind": kind.name, "status": reply.status, "problem": reply.problem, "why": reason,
-                     "took_s": round(took_s, 2), "faults": [each.name for each in faults]}
-                )  # fmt: skip
+            record = {
+                "kind": kind.name, "status": reply.status, "problem": reply.problem, "why": reason,
+                "took_s": round(took_s, 2), "faults": [each.name for each in faults], "load": os.getloadavg()[0],
+            }  # fmt: skip
+            if reason:
+                seen.violations.append(record)
+            if reply.status != GONE and took_s > (kind.deadline_s or BUDGET_S) + GRACE_S:
+                seen.late.append(record)
 
 
-def _reason(kind: Kind, reply: Reply, took_s: float, faults: list[Fault]) -> str:
+def _reason(kind: Kind, reply: Reply, took_s: float, faults: list[Fault], since_timeout_s: float) -> str:
     """What is wrong with an answer, if anything is."""
     if reply.status == SILENT:
         return "no answer"
     if reply.flaw:
         return f"the error's body {reply.flaw}"
+    if reply.problem == "overloaded":
+        return ""
+    if reply.problem == "timeout" and took_s >= (kind.deadline_s or BUDGET_S):
+        return ""  # it is true, whatever took the time
     allowed = set(kind.statuses)
     if kind.model:
         allowed |= set().union(*(fault.statuses for fault in faults))
-    if reply.status not in allowed and reply.problem != "overloaded":
-        return "this status is not for this"
-    if reply.status != GONE and took_s > (kind.deadline_s or BUDGET_S) + GRACE_S:
-        return "late"
-    return ""
+        if since_timeout_s < REST_S:  # a timeout opens circuit breakers as a fault does
+            allowed.add(503)
+    return "" if reply.status in allowed else "this status is not for this"
 
 
 def _minute(client: httpx.Client, worker: int, master: int, seen: Seen, seconds: float) -> dict[str, Any]:
@@ -214,6 +223,8 @@ def _minute(client: httpx.Client, worker: int, master: int, seen: Seen, seconds:
         "slowest_healthz_s": round(health_s, 3),
         "answers": answers,
         "violations": len(seen.violations),
+        "late": len(seen.late),
+        "load": os.getloadavg()[0],
     }
 
 
@@ -254,6 +265,7 @@ def _result(rows: list[dict[str, Any]], seen: Seen, after: dict[str, Any]) -> di
     }
     judgement = {
         "every answer is as documented": not seen.violations,
+        "every answer is in time": not seen.late,
         "memory is flat": abs(slopes["rss_mib"]) < MIB_AN_HOUR,
         "file descriptors are flat": abs(slopes["descriptors"]) < 10,
         "nothing is in flight at the end": after["in_flight"] == 0,
@@ -272,7 +284,8 @@ def _result(rows: list[dict[str, Any]], seen: Seen, after: dict[str, Any]) -> di
         "slowest_s": {kind: round(seconds, 2) for kind, seconds in sorted(seen.slowest_s.items())},
         "by_kind": by_kind,
         "by_fault": by_fault,
-        "violations": seen.violations,
+        "violations": seen.violations[:200],
+        "late": seen.late[:200],
         "minutes": rows,
     }
 

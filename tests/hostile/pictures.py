@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 MB = 1_000_000
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 
 def saved(image: Image.Image, format: str, **options: object) -> bytes:
@@ -27,13 +28,20 @@ def seeds() -> list[bytes]:
     extras = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
     grey16 = Image.fromarray(values[..., 0].astype(np.uint16) * 200)
     frames = {"save_all": True, "append_images": [rgb.rotate(90)] * 4}
+    floats = Image.fromarray(values[..., 0].astype(np.float32) / 255)
     return [
         saved(rgb, "JPEG", **extras), saved(rgb, "JPEG", progressive=True), saved(rgb.convert("CMYK"), "JPEG"),
+        saved(rgb, "MPO", save_all=True, append_images=[rgb]),
         saved(rgb, "PNG", **extras), saved(rgb.convert("P"), "PNG", transparency=3), saved(grey16, "PNG"),
+        saved(rgb, "PNG", **frames), interlaced(),
         saved(rgb, "WEBP", **extras), saved(rgb, "WEBP", lossless=True), saved(rgb, "WEBP", **frames),
-        saved(rgb, "AVIF", **extras), saved(rgb, "TIFF", icc_profile=extras["icc_profile"]),
+        saved(rgb.convert("RGBA"), "WEBP"),
+        saved(rgb, "AVIF", **extras), saved(rgb.convert("RGBA"), "AVIF"), saved(rgb, "AVIF", **frames),
+        saved(rgb, "TIFF", icc_profile=extras["icc_profile"]), saved(rgb, "TIFF", big_tiff=True),
         saved(rgb, "TIFF", compression="tiff_lzw"), saved(rgb, "TIFF", compression="jpeg"),
         saved(rgb.convert("1"), "TIFF", compression="group4"), saved(rgb.convert("LAB"), "TIFF"),
+        saved(floats, "TIFF", compression="tiff_deflate"), saved(rgb.convert("CMYK"), "TIFF", compression="packbits"),
+        saved(rgb.convert("P"), "TIFF"), planes(), tiles(),
         saved(rgb, "GIF"), saved(rgb, "GIF", transparency=1, **frames),
     ]  # fmt: skip
 
@@ -62,8 +70,53 @@ def mutated(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     return bytes(changed)
 
 
+def interlaced() -> bytes:
+    """A PNG of eight by eight pixels of 16 bits in seven passes (Adam7), which Pillow reads but does not write."""
+    passes = ((1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4))  # columns, rows
+    rows = b"".join((b"\0" + b"\x80\x10" * 3 * columns) * count for columns, count in passes)
+    return PNG_HEAD + _ihdr(8, 8, 16, 2, interlace=1) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
+
+
+def planes() -> bytes:
+    """A TIFF whose red, green and blue lie one after the other."""
+    at = tiff_end(10)
+    entries = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 3, at), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 3, at + 8),
+               (277, 3, 1, 3), (278, 4, 1, 16), (279, 4, 3, at + 20), (284, 3, 1, 2)]  # fmt: skip
+    tables = struct.pack("<3H2x", 8, 8, 8) + struct.pack("<3I", *(at + 32 + 256 * n for n in range(3)))
+    return tiff(entries) + tables + struct.pack("<3I", 256, 256, 256) + bytes(range(256)) * 3
+
+
+def tiles(side: int = 32, tile: int = 16, count: int = 4) -> bytes:
+    """A grey TIFF in deflated tiles, all of them the same one."""
+    at, data = tiff_end(10), zlib.compress(b"\x80" * min(tile * tile, 10**8))
+    entries = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
+               (322, 4, 1, tile), (323, 4, 1, tile), (324, 4, count, at), (325, 4, count, at + 4 * count)]  # fmt: skip
+    if count == 1:  # the value itself stands in the entry
+        entries[8:] = [(324, 4, 1, at), (325, 4, 1, len(data))]
+        return tiff(entries) + data
+    return tiff(entries) + struct.pack("<I", at + 8 * count) * count + struct.pack("<I", len(data)) * count + data
+
+
+def tiff(entries: list[tuple[int, int, int, int]]) -> bytes:
+    """Head and directory of a TIFF: tag, type, count and value of each entry."""
+    packed = (
+        struct.pack("<HHIHxx" if (kind, count) == (3, 1) else "<HHII", tag, kind, count, value)
+        for tag, kind, count, value in entries
+    )
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(packed) + b"\0" * 4
+
+
+def tiff_end(count: int) -> int:
+    """Where the data after a directory of `count` entries begin."""
+    return 8 + 2 + 12 * count + 4
+
+
 def chunk(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _ihdr(width: int, height: int, bits: int, colour: int, *, interlace: int = 0) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace))
 
 
 _PNG, _JPEG, _GIF = (saved(Image.new("RGB", (50, 50), "red"), format) for format in ("PNG", "JPEG", "GIF"))
@@ -79,10 +132,9 @@ def scans(side: int, count: int) -> bytes:
 
 def strips(count: int) -> bytes:
     """A TIFF of 50 x 50,000 pixels with as many strips as it likes."""
-    numbers = [(256, 1, 50), (257, 1, 50_000), (258, 1, 8), (259, 1, 1), (262, 1, 1), (273, count, 200), (277, 1, 1),
-               (278, 1, 1), (279, count, 200)]  # fmt: skip
-    tags = b"".join(struct.pack("<HHII", tag, 4, number, value) for tag, number, value in numbers)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(numbers)) + tags + b"\0" * (4 + 4 * count)
+    entries = [(256, 4, 1, 50), (257, 4, 1, 50_000), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+               (273, 4, count, 200), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, count, 200)]  # fmt: skip
+    return tiff(entries) + b"\0" * 4 * count
 
 
 # Files of some megabytes that would keep Pillow busy for many seconds (found with a timer, not invented).
