@@ -5,7 +5,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateway.app import create_app
-from gateway.settings import Settings, SettingsError
+from gateway.settings import Settings
 from gateway.tracing import Tracing
 from tests.fakes import FaultyModelServer
 from tests.gateway.conftest import picture
@@ -41,6 +41,10 @@ def test_spans_are_in_the_callers_trace_and_the_model_server_in_theirs(server: F
     assert server.calls[0].metadata["traceparent"] == f"00-{CALLER.split('-')[1]}-{rpc.context.span_id:016x}-01"
 
 
-def test_tracing_without_its_extra_stops_the_start(server: FaultyModelServer) -> None:
-    with pytest.raises(SettingsError, match="WHENCE_TRACING is true, expected the extra `tracing`"):
-        create_app(Settings(backend=server.address, tracing=True))
+@pytest.mark.parametrize(("told", "name"), [(None, "whence-gateway"), ("mine", "mine")])
+def test_spans_bear_the_services_name(
+    server: FaultyModelServer, monkeypatch: pytest.MonkeyPatch, told: str | None, name: str
+) -> None:
+    if told:
+        monkeypatch.setenv("OTEL_SERVICE_NAME", told)
+    assert {span.resource.attributes["service.name"] for span in spans_of(server, {}).values()} == {name}
