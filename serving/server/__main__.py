@@ -43,7 +43,9 @@ def _engine(options: flags.Options) -> Engine:
         return make(options, runs, options.intra_op)
     from serving.server.widths import TwoWidths
 
-    return TwoWidths(make(options, runs, options.intra_op), make(options, narrow_runs, 1, beside=True))
+    return TwoWidths(
+        make(options, runs, options.intra_op), make(options, narrow_runs, options.narrow_intra_op, beside=True)
+    )
 
 
 def _tensorflow(options: flags.Options, runs: int, threads: int, *, beside: bool = False) -> Engine:

@@ -6,7 +6,7 @@ A runner takes the kind whose oldest request has waited longest, so nobody is ov
 future leaves the line at once; one whose deadline has passed is answered without being run.
 
 Where the servable has two widths (widths.py) a run is wide, on all cores and by itself, while few requests wait; once
-there is one for each core they run side by side, narrow.
+there is one for each narrow run they run side by side.
 """
 
 import logging

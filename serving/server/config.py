@@ -57,7 +57,7 @@ class Batching:
     timeout_s: float = 0.0  # how long an incomplete batch waits for company while a thread is free
     queue_batches: int = 10  # full batches that may wait for one version and signature
     threads: int = 1  # runs at the same time; TensorFlow Serving takes one per core
-    narrow_runs: int = 1  # runs at the same time, on one thread each, while so many requests wait; 1: never
+    narrow_runs: int = 1  # runs at the same time, each on its part of the cores, while so many requests wait; 1: never
     allowed_rows: tuple[int, ...] = ()  # sizes to pad to; empty: as they come
 
     def side_by_side(self, runs: int) -> "Batching":

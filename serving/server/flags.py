@@ -13,6 +13,7 @@ Argument = tuple[str, int | str]
 
 TENSORFLOW: Final = "tensorflow"
 OPENVINO_INT8: Final = "openvino-int8"
+MOST_NARROW_RUNS: Final = 4  # unless more are asked for: each has buffers of its own
 
 _TEXT: Final = """\
 The embedded model server of Whence: TensorFlow Serving's gRPC API (Predict, GetModelMetadata, GetModelStatus,
@@ -54,6 +55,11 @@ class Options:
     drain_s: float
     grace_s: float
 
+    @property
+    def narrow_intra_op(self) -> int:
+        """Threads inside an operation of a narrow run."""
+        return max(1, self.intra_op // self.batching.narrow_runs)
+
 
 def parse(argv: Sequence[str]) -> Options:
     """The options in the command line and the files it names.
@@ -66,7 +72,7 @@ def parse(argv: Sequence[str]) -> Options:
     batching = _batching(flags)
     cores = cpu.available_cores()
     if batching.enabled and batching.threads == 1 and not flags.tensorflow_intra_op_parallelism:
-        batching = batching.side_by_side(flags.narrow_runs or cores)
+        batching = batching.side_by_side(flags.narrow_runs or min(cores, MOST_NARROW_RUNS))
     return Options(
         host=flags.host,
         port=flags.port,
@@ -174,9 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--narrow_runs", type=_AtLeast(0), default=0, metavar="N",
-        help="while N requests wait or more, run N batches side by side on one thread each instead of one on all cores,"
-        " which loses time whenever something else takes a core for a moment (0: available cores; 1: never; without"
-        " effect unless batching is on, num_batch_threads 1, and --tensorflow_intra_op_parallelism 0)",
+        help="while N requests wait or more, run N batches side by side, each on its part of the cores, instead of one"
+        " on all, which loses time whenever something else takes a core for a moment"
+        f" (0: one per core, at most {MOST_NARROW_RUNS}; 1: never; without effect unless batching is on,"
+        " num_batch_threads 1 and --tensorflow_intra_op_parallelism 0)",
     )  # fmt: skip
     add = parser.add_argument_group("watching and stopping").add_argument
     add(

@@ -94,8 +94,9 @@ class Server:
             ConfigError: A port cannot be had.
         """
         options, engine = self._options, self._engine
-        narrow = options.batching.narrow_runs
-        threads = f"{options.batching.threads}x{options.intra_op}" + (f" or {narrow}x1" if narrow > 1 else "")
+        threads = f"{options.batching.threads}x{options.intra_op}"
+        if options.batching.narrow_runs > 1:
+            threads += f" or {options.batching.narrow_runs}x{options.narrow_intra_op}"
         self._metrics.started(engine.name, engine.precision, threads)
         self._register()
         await self._health.update(None)

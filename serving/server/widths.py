@@ -1,8 +1,8 @@
-"""One version loaded twice: for a run that has all cores to itself, and for runs side by side on one thread each.
+"""One version loaded twice: for a run that has all cores to itself, and for runs side by side, on one core each.
 
 A run on several threads makes all of them wait, after each operation, for the one that something else (the gateway, a
-neighbour) had taken the core from. Under load runs on one thread each never wait for one another, and use those cores
-to the last; but a lone request would take as many times as long. So: both, and batching chooses for each run.
+neighbour) had taken the core from. Runs on one thread each never wait for one another, and under load they use the
+cores to the last; but a lone request would take as many times as long. So: both, and batching chooses for each run.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class TwoWidths:
 
     Args:
         wide: Runs one thing at a time on all cores.
-        narrow: Runs one thing per core; may leave out signatures that are seldom asked for, to save memory.
+        narrow: Runs several at a time on few threads each; may leave out signatures that are seldom asked for.
     """
 
     def __init__(self, wide: Engine, narrow: Engine) -> None:
