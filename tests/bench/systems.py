@@ -117,11 +117,18 @@ def whence(precision: str, models: Path) -> System:
         str(ROOT / ".venv/gateway/bin/python"), "-m", "gunicorn", "--config", "gateway/gunicorn.conf.py",
         "--bind", f"127.0.0.1:{port}", "gateway:create_app()",
     ]  # fmt: skip
+    release = ROOT / "training/release"
+    environ = {
+        "WHENCE_BACKEND": f"dns:///127.0.0.1:{grpc}",
+        "WHENCE_LOG_LEVEL": "warning",
+        "WHENCE_INDEX": str(release / "index"),
+        "WHENCE_REFERENCE": str(release / "reference.json"),
+    }
     return System(
         f"whence-{precision}",
         f"http://127.0.0.1:{port}/v1/predict",
         {"server": server, "gateway": gateway},
-        environ={"WHENCE_BACKEND": f"dns:///127.0.0.1:{grpc}", "WHENCE_LOG_LEVEL": "warning"},
+        environ=environ,
         metrics=(f"http://127.0.0.1:{port}/metrics", f"http://127.0.0.1:{rest}/monitoring/prometheus/metrics"),
     )
 
