@@ -196,7 +196,10 @@ def _check_scans(data: bytes, pixels: int) -> None:
 def _check_tiles(image: Image.Image) -> None:
     """Refuse a TIFF of tiles that are much larger than the picture: memory is taken for a whole one."""
     tags = getattr(image, "tag_v2", {})
-    width, height = (tags.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    try:
+        width, height = (tags.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    except Exception as error:  # as in Picture.upright: only now are these values made of their bytes
+        raise UndecodableImage("broken or truncated TIFF picture") from error
     if isinstance(width, int) and isinstance(height, int):
         most = max(MAX_SPARE_TILE, 2 * image.width * image.height)
         if width * height > most:
