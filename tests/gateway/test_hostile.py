@@ -1,22 +1,27 @@
 """Pictures and requests made to do harm: an answer below 500, in bounded time and memory, and the process stays."""
 
+import io
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from serving import images
 from tests.gateway.conftest import noise, picture
-from tests.gateway.processes import Gateway
-from tests.hostile.pictures import BUSY, mutated, saved, scans, seeds
+from tests.gateway.processes import ROOT, Gateway
+from tests.hostile.pictures import BUSY, HUNGRY, endless_profile, mutated, saved, scans, seeds
 from tests.hostile.requests import ODD, POST, answer_to
+from tests.hostile.structure import restructured
 
 
 def test_a_mutated_picture_is_pixels_or_an_image_error() -> None:
@@ -30,11 +35,59 @@ def test_a_mutated_picture_is_pixels_or_an_image_error() -> None:
         assert pixels.shape == (224, 224, 3)
 
 
+def test_a_restructured_picture_is_pixels_or_an_image_error() -> None:
+    dice, originals = random.Random(5), seeds()
+    for _ in range(2500):
+        data = restructured(dice.choice(originals), dice, originals)
+        with suppress(images.ImageError):
+            assert images.decode(data).shape == (224, 224, 3)
+
+
 @pytest.mark.parametrize("kind", BUSY)
 @pytest.mark.timeout(30)
 def test_a_file_made_to_keep_us_busy_is_refused(kind: str) -> None:
     with pytest.raises(images.ImageError):
         images.decode(BUSY[kind]())
+
+
+_PEAK = """
+import re, sys
+from pathlib import Path
+from serving import images
+def memory(line): return int(re.search(rf"{line}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+data, before = Path(sys.argv[1]).read_bytes(), memory("VmRSS")
+try:
+    images.decode(data)
+except images.ImageError:
+    pass
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize("kind", HUNGRY)
+def test_a_picture_takes_bounded_memory(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(HUNGRY[kind]())
+    words = [sys.executable, "-c", _PEAK, str(tmp_path / "picture")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert float(done.stdout) < 450, f"{done.stdout} MiB"
+
+
+@pytest.mark.timeout(60)
+def test_an_icc_profile_of_endless_steps_is_not_followed() -> None:
+    """20,000 steps kept littlecms busy for more than a minute."""
+    profile = endless_profile(20_000)
+    ImageCms.ImageCmsProfile(io.BytesIO(profile))  # is one
+    assert images.decode(saved(Image.new("RGB", (600, 600), "red"), "PNG", icc_profile=profile)).shape == (224, 224, 3)
+
+
+def test_a_broken_fax_is_not_told_row_by_row(capfd: pytest.CaptureFixture[str]) -> None:
+    """libtiff's own messages, one for each row, are no lines for a log."""
+    good = saved(Image.new("1", (600, 4000)), "TIFF", compression="group4")
+    for seed in range(200):
+        with suppress(images.ImageError):
+            images.decode(restructured(good, random.Random(seed), [good]))
+    assert capfd.readouterr().err == ""
 
 
 def test_many_scans_of_a_small_picture_are_welcome() -> None:

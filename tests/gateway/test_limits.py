@@ -10,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from flask import Flask
 
-from gateway.context import Deadline
+from gateway.classify import Classifier
+from gateway.client import PredictionClient
+from gateway.context import Context, Deadline
 from gateway.errors import Expired, Overloaded
 from gateway.limits import ByteBudget, Gate, Slots
+from gateway.metrics import Metrics
+from gateway.settings import Settings
 from tests.fakes import FaultyModelServer, Hang, good
 from tests.gateway.conftest import noise, picture
 from tests.gateway.processes import Gateway
@@ -180,3 +184,25 @@ def test_a_connection_is_kept_through_refusals_of_large_pictures(start: Callable
             statuses.append(reply.status)
         connection.close()
     assert statuses.count(503) == 5
+
+
+def classifier(**options: int) -> Classifier:
+    """One that is not asked further than its decoders."""
+    settings, metrics = Settings(**options), Metrics()  # type: ignore[arg-type]
+    return Classifier(settings, PredictionClient(settings, metrics), metrics)
+
+
+def test_large_pictures_in_a_row_keep_no_decoder_from_small_ones() -> None:
+    one = classifier(decode_threads=1)
+    large = picture(format="PNG", size=(3000, 3000))
+    with one.large.slot(SOON), ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(one.decode, [large], Context("large", Deadline.after(2)))
+        small = pool.submit(one.decode, [picture()], Context("small", SOON))
+        assert small.result()[0].shape == (224, 224, 3)  # type: ignore[union-attr]
+        with pytest.raises(Expired):
+            waiting.result()
+
+
+def test_a_batch_stops_at_its_deadline() -> None:
+    with pytest.raises(Expired):
+        classifier().decode([picture()] * 3, Context("late", Deadline.after(0)))

@@ -130,6 +130,14 @@ def scans(side: int, count: int) -> bytes:
     return data[:last] + data[last:-2] * count + data[-2:]
 
 
+def jpeg_in_tiff(side: int, count: int) -> bytes:
+    """A TIFF whose only strip is a JPEG of many scans."""
+    jpeg = scans(side, count)
+    entries = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 7), (262, 3, 1, 1),
+               (273, 4, 1, tiff_end(9)), (277, 3, 1, 1), (278, 4, 1, side), (279, 4, 1, len(jpeg))]  # fmt: skip
+    return tiff(entries) + jpeg
+
+
 def strips(count: int) -> bytes:
     """A TIFF of 50 x 50,000 pixels with as many strips as it likes."""
     entries = [(256, 4, 1, 50), (257, 4, 1, 50_000), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
@@ -152,4 +160,33 @@ BUSY: dict[str, Callable[[], bytes]] = {
     "GIF of tiny extensions": lambda: _GIF[:_GIF_HEAD] + b"\x21\xfe\x01a\0" * MB + _GIF[_GIF_HEAD:],
     "GIF of unknown bytes": lambda: _GIF[:_GIF_HEAD] + b"\x01" * 5 * MB + _GIF[_GIF_HEAD:],
     "TIFF of strips": lambda: strips(500_000),
+    "TIFF of JPEG scans": lambda: jpeg_in_tiff(4000, 95),
 }
+
+# Small files that take much memory: all refused, or decoded in less than a picture may take.
+HUNGRY: dict[str, Callable[[], bytes]] = {
+    "TIFF of 32-bit floats": lambda: saved(Image.new("F", (7000, 7000)), "TIFF", compression="tiff_deflate"),
+    "TIFF of one large tile": lambda: tiles(side=100, tile=20_000, count=1),
+    "TIFF of many tiles": lambda: tiles(side=7000, tile=16, count=438 * 438),
+    "PNG of rows": lambda: PNG_HEAD + _ihdr(1, 50_000_000, 8, 2) + chunk(b"IDAT", zlib.compress(b"\0" * 200 * MB, 1)),
+    "PNG of texts": lambda: _PNG[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 900_000)) * 70 + _PNG[33:],
+    "PNG of a packed profile": lambda: (
+        _PNG[:33] + chunk(b"iCCP", b"a\0\0" + zlib.compress(b"\0" * 500 * MB, 1)) + _PNG[33:]
+    ),
+    "WebP of a large canvas": lambda: saved(Image.new("RGB", (16_383, 1525)), "WEBP", lossless=True, method=0),
+    "GIF of a large frame": lambda: saved(Image.new("P", (7000, 7000)), "GIF"),
+}
+
+
+def endless_profile(steps: int) -> bytes:
+    """An ICC profile (ICC.1:2022) whose D2B0 is a chain of as many matrices as it likes, all of them the same one."""
+    matrix = b"matf\0\0\0\0" + struct.pack(">HH12f", 3, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0.0001, 0, 0)
+    chain = b"mpet\0\0\0\0" + struct.pack(">HHI", 3, 3, steps)
+    chain += struct.pack(">II", len(chain) + 8 * steps, len(matrix)) * steps + matrix
+    white = b"XYZ \0\0\0\0" + struct.pack(">3I", 63190, 65536, 54061)
+    at = 128 + 4 + 2 * 12
+    tags = struct.pack(">I4sII4sII", 2, b"wtpt", at, len(white), b"D2B0", at + len(white), len(chain))
+    size = at + len(white) + len(chain)
+    head = struct.pack(">I4sI4s4s4s12x4s28x3I", size, b"test", 0x04300000, b"mntr", b"RGB ", b"XYZ ", b"acsp", 63190,
+                       65536, 54061)  # fmt: skip
+    return head.ljust(128, b"\0") + tags + white + chain
