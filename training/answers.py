@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from training.checkpoint import WEIGHTS, digest, load_release
+from training.checkpoint import WEIGHTS, build_release_model, digest, load_release
 from training.config import from_values
-from training.export import Servable, build_release_model
+from training.export import Servable
 from training.fit import RUN
 from training.prepare import load_prepared
 from training.records import Record

@@ -1,4 +1,4 @@
-"""The released checkpoint: `model.safetensors` (float16, a few numbers float32) and `release.json`. No framework."""
+"""The released checkpoint, for Keras on any backend: `model.safetensors`, nearly all float16, and `release.json`."""
 
 import hashlib
 import json
@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from serving.contract import IMAGE_SIZE
-from training.model import ModelShape
+from training.model import LOGITS, ModelShape, build_model, load_weights
 
 WEIGHTS: Final = "model.safetensors"
 FACTS: Final = "release.json"
@@ -74,6 +75,22 @@ def load_release(directory: Path) -> Release:
         weights=load_file(directory / WEIGHTS),
         facts=facts,
     )
+
+
+def build_release_model(release: Release, *, precision: str = "float32") -> keras.Model:
+    """The network with the release's weights; its convolutions compute in `precision`."""
+    model = build_model(release.shape, precision=precision)
+    load_weights(model, release.weights)
+    return model
+
+
+def probe_answers(release: Release) -> NDArray[np.float64]:
+    """Probabilities [4, C] for `probe_images`: what a release records of itself."""
+    logits = build_release_model(release).predict_on_batch(probe_images().astype(np.float32))[LOGITS]
+    scaled = np.asarray(logits, np.float64) / release.calibration.temperature
+    powers = np.exp(scaled - scaled.max(1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+    return result
 
 
 def probe_images() -> NDArray[np.uint8]:

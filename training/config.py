@@ -9,7 +9,7 @@ from training.augment import Augmentation
 from training.model import ModelShape
 from training.records import ARTIST, RANDOM, SOURCE
 
-PLACES = ("data", "prepared", "run", "measured_by", "base_weights")  # settings that say only where things are
+PLACES = ("data", "prepared", "run", "measured_by", "base_weights", "start")  # settings that say only where things are
 LABELS = ("British", "Chinese", "French", "German", "Greek", "Italian", "Japanese", "Spanish")
 
 
@@ -48,6 +48,10 @@ class TrainConfig:
     # Fine-tune on new augmented pixels in every epoch, which all of VGG16 looks at, instead of on the cached views:
     # several times the work, and what it takes to change more than block 5 without learning the pictures by heart.
     fresh: bool = False
+    # A finished run whose network is fine-tuned further, instead of ImageNet's with a new head.
+    start: Path | None = None
+    # How far to go from the first weights to the tuned ones: halfway knows what both know (Wortsman et al. 2022).
+    kept: float = 1.0
     learning_rate: float = 5e-5  # of what is fine-tuned at its highest; cosine, after a warm-up
     warmup: float = 0.1  # share of the steps
     dropout: float = 0.2  # of the features, in fine-tuning
@@ -55,6 +59,9 @@ class TrainConfig:
     patience: int = 2  # epochs without a lower validation NLL before fine-tuning stops
     seeds: tuple[int, ...] = (0,)  # each is a fine-tuning run; the first is the one that is released
 
+    # Training evens the classes out. This power of their frequencies goes back into the answers: 0 calls all classes
+    # equally likely before the picture is seen, 1 as frequent as they are among the training pictures.
+    prior: float = 0.0
     target_accuracy: float = 0.9  # of accepted answers
     strangers: int = 240  # pictures of each kind that the out-of-distribution score is measured on
     known_share: float = 0.98  # of validation pictures that must not be called out of distribution
@@ -71,6 +78,10 @@ class TrainConfig:
             raise ValueError("ranks needs a number for each of blocks")
         if self.views < 1 or self.epochs < 0 or not self.seeds:
             raise ValueError("views and seeds must be at least one, epochs at least zero")
+        if self.start and not (self.fresh and self.epochs):
+            raise ValueError("start needs fresh and epochs: cached views know only ImageNet's network")
+        if not 0 < self.kept <= 1:
+            raise ValueError("kept must be above 0, and 1 at most")
         if not 2 <= self.cut <= 5:
             raise ValueError("cut must be a block of VGG16 from 2 to 5")
 
@@ -116,7 +127,7 @@ def to_values(config: TrainConfig) -> dict[str, Any]:
 
 
 def _convert(name: str, value: Any) -> Any:
-    if name in ("data", "prepared", "run", "measured_by"):
+    if name in ("data", "prepared", "run", "measured_by", "start"):
         return Path(value)
     if name == "augmentation":
         return Augmentation(**value)

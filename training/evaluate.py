@@ -18,9 +18,8 @@ from tqdm import tqdm
 from serving import contract
 from training import baselines, plots, servables
 from training.calibrate import cross_calibrated, energy
-from training.checkpoint import load_release
+from training.checkpoint import build_release_model, load_release
 from training.config import TrainConfig, from_values
-from training.export import build_release_model
 from training.fit import CHECKPOINT, RUN, Answers, load_answers
 from training.metrics import Floats, paired_difference, per_class, reliability, summary
 from training.model import LOGITS

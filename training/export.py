@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from serving import contract
-from training.checkpoint import WEIGHTS, Calibration, Release, digest, load_release, probe_images
-from training.model import CAFFE_MEANS, LOGITS, build_model, load_weights
+from training.checkpoint import (
+    WEIGHTS,
+    Calibration,
+    build_release_model,
+    digest,
+    load_release,
+    probe_images,
+)
+from training.model import CAFFE_MEANS, LOGITS
 
 WARMUP: Final = Path("assets.extra", "tf_serving_warmup_requests")  # TensorFlow Serving's own name for it
 BATCH_SIZES: Final = (1, 8)  # where batching.config names none: alone, and the fullest batch that pays on a CPU
@@ -119,13 +124,6 @@ def export_release(release_dir: Path, models: Path, *, version: int | None = Non
     return target
 
 
-def build_release_model(release: Release, *, precision: str = "float32") -> keras.Model:
-    """The network with the release's weights; its convolutions compute in `precision`."""
-    model = build_model(release.shape, precision=precision)
-    load_weights(model, release.weights)
-    return model
-
-
 def write_servable(
     model: keras.Model,
     labels: tuple[str, ...],
@@ -205,13 +203,6 @@ def _check_answers(directory: Path, reference: Servable, tolerance: float) -> No
         error = float(tf.reduce_max(tf.abs(found[contract.PROBABILITIES] - wanted[contract.PROBABILITIES])))
         if not error <= tolerance:  # written so that NaN fails too
             raise ExportError(f"{name}: probabilities differ from the checkpoint's by {error:.4f}, allowed {tolerance}")
-
-
-def answers(model: keras.Model, labels: tuple[str, ...], calibration: Calibration) -> NDArray[np.float32]:
-    """Probabilities [4, C] for `probe_images`, as the servable will give them."""
-    servable = Servable(model, labels, calibration)
-    found: NDArray[np.float32] = servable.predict(tf.constant(probe_images()))[contract.PROBABILITIES].numpy()
-    return found
 
 
 def _write_warmup(path: Path) -> None:

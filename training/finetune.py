@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from training import durable
 from training.calibrate import probabilities, temperature_of
-from training.config import PLACES, TrainConfig, to_values
+from training.config import TrainConfig, to_values
 from training.curves import Curves, Row, read_epochs
 from training.data import Examples
 from training.metrics import nll
@@ -34,7 +34,17 @@ from training.model import LOGITS, ask_head, load_weights, weights_of
 PROGRESS: Final = "progress.npz"
 TUNED: Final = "tuned.npz"
 # Settings that a seed's fine-tuning does not depend on: changing them does not make what it has done worthless.
-UNRELATED: Final = {*PLACES, "seeds", "target_accuracy", "strangers", "known_share"} - {"base_weights"}
+UNRELATED: Final = {
+    "data",
+    "prepared",
+    "run",
+    "measured_by",
+    "seeds",
+    "prior",
+    "target_accuracy",
+    "strangers",
+    "known_share",
+}
 
 
 @dataclass(frozen=True)
@@ -77,14 +87,14 @@ def finetune(
     steps = math.ceil(len(examples.train) / config.batch)  # an epoch draws as many pictures as there are
     _compile(config, trainee, steps)
     variables = [*trainee.variables, *trainee.optimizer.variables]
-    read = examples.views.reader(model)
+    read, start = examples.views.reader(model), _values(trainee.trainable_variables)
     progress = _load_progress(folder / PROGRESS, key, variables)
     with closing(Curves(folder, progress.history)) as curves:
         for epoch in range(len(progress.history), epochs or config.epochs):
             if not epochs and progress.since_best >= config.patience:
                 break
             row = _train_epoch(config, trainee, examples, steps=steps, seed=seed, epoch=epoch)
-            with _averaged(trainee):
+            with _to_keep(trainee, start, config.kept):
                 logits = np.empty(0, np.float32)
                 if not epochs:
                     logits = ask_head(model, read(examples.validation))[LOGITS]
@@ -147,10 +157,15 @@ def _train_epoch(
 
 
 @contextmanager
-def _averaged(trainee: keras.Model) -> Iterator[None]:
-    """The averaged weights in place of the raw ones, for as long as the block lasts."""
+def _to_keep(trainee: keras.Model, start: list[NDArray[Any]], kept: float) -> Iterator[None]:
+    """The weights to keep in place of the raw ones, for as long as the block lasts.
+
+    They are the share `kept` of the way from those at the start to the average over steps.
+    """
     raw = _values(trainee.trainable_variables)
     trainee.optimizer.finalize_variable_values(trainee.trainable_variables)
+    averages = _values(trainee.trainable_variables)
+    _assign(trainee.trainable_variables, [a + kept * (b - a) for a, b in zip(start, averages, strict=True)])
     yield
     _assign(trainee.trainable_variables, raw)
 

@@ -24,7 +24,7 @@ from training.calibrate import calibrate, probabilities, temperature_of
 from training.checkpoint import Release, load_release, save_release
 from training.config import PLACES, TrainConfig, to_values
 from training.data import CachedViews, Examples, FreshViews
-from training.features import extract, set_directions
+from training.features import Features, extract, set_directions
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
 from training.metrics import summary
@@ -35,7 +35,7 @@ from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
 CHECKPOINT: Final = "checkpoint"
 ANSWERS: Final = "validation.npz"
 RUN: Final = "run.json"
-HEAD, SEED, HEAD_AGAIN = "head", "seed ", "head again"  # stages of a run
+START, HEAD, SEED, HEAD_AGAIN = "start", "head", "seed ", "head again"  # stages of a run
 EMBEDDED_PICTURES: Final = 3000  # looked at for the embedding's directions
 
 
@@ -53,23 +53,32 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     keras.utils.set_random_seed(config.seeds[0])
     started = time.time()
     records, pixels, split = load_prepared(config.prepared)
-    features = extract(config, records, pixels)
+    features = Features({}, [], []) if config.start else extract(config, records, pixels)
     truth = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
     validation = np.flatnonzero([record.part in VALIDATION for record in records])
     parts = (TRAIN, *VALIDATION) if config.measured_by else (TRAIN,)
     train = np.flatnonzero([record.part in parts for record in records])
-    weights = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
+    chances = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
     views = FreshViews(config, records, pixels) if config.fresh else CachedViews(config, features)
-    examples = Examples(views, features.features, train, validation, truth, weights, len(config.labels))
+    examples = Examples(views, features.features, train, validation, truth, chances, len(config.labels))
 
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
-    set_directions(model, features.directions)
+    if config.start:
+        _facts(config.start)
+        load_weights(model, load_release(config.start / CHECKPOINT).weights)
+    else:
+        set_directions(model, features.directions)
+        _solve_head(config, model, features.features, examples)
     stages: dict[str, dict[str, Any]] = {}
     if config.measured_by:
         _repeat(config, model, examples, config.measured_by)
-        logits = load_answers(config.measured_by).logits
+        logits, prior = load_answers(config.measured_by).logits, _facts(config.measured_by)["prior"]
     else:
         stages, logits = _train(config, model, examples)
+        prior = _prior(config, logits, examples)
+        logits = logits + np.array(prior, np.float32)
+    weights = weights_of(model)
+    load_weights(model, weights | {"head/bias": weights["head/bias"] + np.array(prior, np.float32)})
     strangeness = _place_centres(model, examples)
     report = {
         "config": to_values(config),
@@ -78,6 +87,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         "leaks": split["leaks"],
         "trained_on": len(train),
         "stages": stages,
+        "prior": prior,
         "seconds": round(time.time() - started),
         "environment": environment(),
     }
@@ -90,13 +100,14 @@ def _train(
 ) -> tuple[dict[str, dict[str, Any]], NDArray[np.float32]]:
     """Every stage's validation numbers, and the validation logits of the best, whose weights `model` has in the end."""
     rows, truth = examples.validation, examples.truth[examples.validation]
-    _solve_head(config, model, examples.features, examples)
-    found = {HEAD: (weights_of(model), ask_head(model, examples.features[0][rows])[LOGITS])}
+    first = START if config.start else HEAD
+    now = examples.views.reader(model)(rows) if config.start else examples.features[0][rows]
+    found = {first: (weights_of(model), ask_head(model, now)[LOGITS])}
     for seed in config.seeds if config.epochs else ():
-        load_weights(model, found[HEAD][0])
+        load_weights(model, found[first][0])
         tuned = finetune(config, model, examples, seed=seed)
         found[f"{SEED}{seed}"] = (tuned.weights, tuned.logits)
-    if config.epochs:  # the optimum for the first seed's block, beside the head that grew with it
+    if config.epochs and not config.start:  # the optimum for the first seed's block, beside the head that grew with it
         load_weights(model, found[f"{SEED}{config.seeds[0]}"][0])
         features = _features_now(model, examples)
         _solve_head(config, model, features, examples)
@@ -109,13 +120,12 @@ def _train(
 
 def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Path) -> None:
     """What made the best stage of `run`, once more with the examples that there are now."""
-    facts = json.loads((run / RUN).read_text())
+    facts = _facts(run)
     changed = {n: v for n, v in to_values(config).items() if n not in PLACES and facts["config"].get(n) != v}
     if changed:
         raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}")
     best = best_stage(facts["stages"])
-    _solve_head(config, model, examples.features, examples)
-    if best != HEAD:
+    if best not in (START, HEAD):
         seed = config.seeds[0] if best == HEAD_AGAIN else int(best.removeprefix(SEED))
         tuned = finetune(config, model, examples, seed=seed, epochs=best_epoch(run, seed))
         load_weights(model, tuned.weights)
@@ -126,6 +136,21 @@ def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Pa
 def best_stage(stages: dict[str, dict[str, Any]]) -> str:
     """The stage whose weights a run keeps: the one with the least validation NLL."""
     return min(stages, key=lambda name: float(stages[name]["nll"]))
+
+
+def _prior(config: TrainConfig, logits: NDArray[np.float32], examples: Examples) -> list[float]:
+    """What to add to the logits, [C]: `prior` of the log frequencies, in the units that the temperature takes away."""
+    counts = np.bincount(examples.truth[examples.train], minlength=examples.classes).clip(1)
+    temperature = temperature_of(logits, examples.truth[examples.validation])
+    return [float(value) for value in config.prior * temperature * np.log(counts / counts.mean())]
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    """What stands in run.json. Raises ValueError when there is no finished run."""
+    if not (run / RUN).exists():
+        raise ValueError(f"{run} is no finished run: run `python -m training fit` first")
+    facts: dict[str, Any] = json.loads((run / RUN).read_text())
+    return facts
 
 
 def _features_now(model: keras.Model, examples: Examples) -> list[NDArray[np.float32]]:
@@ -219,7 +244,6 @@ def _write(
 
 def load_answers(run: Path) -> Answers:
     """The validation answers of a run. Raises ValueError when there is no finished run."""
-    if not (run / RUN).exists():
-        raise ValueError(f"{run} is no finished run: run `python -m training fit` first")
+    _facts(run)
     with np.load(run / ANSWERS) as saved:
         return Answers(saved["rows"], saved["logits"], saved["truth"])

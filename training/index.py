@@ -125,25 +125,36 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> None:
+def build(
+    manifest: Path, out: Path, release: Path, *, source: str = "", about: str = "", quiet: bool = False
+) -> index.Facts:
+    """Embed the objects of a manifest by a release and write the index to OUT/<model version>."""
     from training.answers import ReleasedModel  # imports TensorFlow, which takes seconds
 
-    rows = list(read_manifest(options.manifest, source=options.source))
-    model = ReleasedModel(options.release, [EMBEDDING])
+    rows = list(read_manifest(manifest, source=source))
+    model = ReleasedModel(release, [EMBEDDING])
     version = model.release.version
-    with (
-        durable.locked(options.out),
-        durable.Ledger(options.out / f".embedded-{model.sha256[:12]}.jsonl") as ledger,
-    ):
+    with durable.locked(out), durable.Ledger(out / f".embedded-{model.sha256[:12]}.jsonl") as ledger:
         embedded = Embedded(ledger)
-        found = list(embed_rows(rows, lambda images: model.ask(images)[EMBEDDING], embedded, quiet=options.quiet))
-        made = publish(
+        found = list(embed_rows(rows, lambda images: model.ask(images)[EMBEDDING], embedded, quiet=quiet))
+        return publish(
             found,
             embedded,
-            options.out / str(version),
+            out / str(version),
             model_name=MODEL_NAME,
             model_version=version,
             release_sha256=model.sha256,
-            about=options.about,
+            about=about,
         )
-    print(f"{options.out / str(version)}: {made.objects:,} objects, version {made.version}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    made = build(
+        options.manifest,
+        options.out,
+        options.release,
+        source=options.source,
+        about=options.about,
+        quiet=options.quiet,
+    )
+    print(f"{options.out / str(made.model_version)}: {made.objects:,} objects, version {made.version}")

@@ -14,8 +14,8 @@ import tensorflow as tf
 from openvino import opset13 as op
 
 from serving import contract
-from training.checkpoint import WEIGHTS, digest, load_release, probe_images
-from training.export import WARMUP, Servable, _flush, _write_warmup, build_release_model
+from training.checkpoint import WEIGHTS, build_release_model, digest, load_release, probe_images
+from training.export import WARMUP, Servable, _flush, _write_warmup
 from training.quantize import activation_ranges, load_ranges, quantize, save_ranges
 from training.records import TRAIN, load_records
 

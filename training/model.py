@@ -263,17 +263,26 @@ class HeatMaps(keras.layers.Layer):
 
 
 def build_backbone(weights: str, *, precision: str = "float32") -> keras.Model:
-    """VGG16 without top; `weights` is "imagenet", "random" or a path. Convolutions compute in `precision`."""
+    """VGG16 without top; `weights` is "imagenet", "random" or a path. Convolutions compute in `precision`.
+
+    Random weights are the same every time: what was cached with them stays true.
+    """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     try:
-        return keras.applications.VGG16(
+        backbone = keras.applications.VGG16(
             weights=None if weights == "random" else weights,
             include_top=False,
             input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3),
         )
     finally:
         keras.config.set_dtype_policy(before)
+    if weights == "random":
+        rng = np.random.default_rng(0)
+        for kernel in (weight for weight in backbone.weights if len(weight.shape) == 4):
+            deviation = np.sqrt(2 / np.prod(kernel.shape[:3]))  # He et al. 2015: activations keep their size
+            kernel.assign(rng.standard_normal(kernel.shape, np.float32) * deviation)
+    return backbone
 
 
 def build_model(shape: ModelShape, *, weights: str = "random", precision: str = "float32") -> keras.Model:

@@ -48,8 +48,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     release = commands.add_parser(
         "release",
         help="publish a run as the checkpoint that `export` reads",
-        description="Write model.safetensors, release.json, README.md and DATA.md. Refuses a run that is worse than "
-        "the current release, or was measured on another split.",
+        description="Write model.safetensors, release.json, README.md and DATA.md, and what is made from the weights: "
+        "int8.json, the sample index, reference.json. Refuses a run that is worse than the current release, or was "
+        "measured on another split; the current release then stays as it is.",
     )
     release.add_argument("--run", dest="folder", type=Path, required=True, help="a run that was evaluated")
     release.add_argument("--release", type=Path, default=release_dir, help="where to (default: %(default)s)")
@@ -64,6 +65,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         ("data", "folder with metadata.csv and pictures, or one folder per culture"),
         ("prepared", "what `prepare` writes"),
         ("run", "what `fit` writes"),
+        ("start", "a finished run whose network is fine-tuned further"),
         ("measured-by", "a measured run to repeat on everything, validation parts too"),
     ):
         dest = "folder" if name == "run" else None
@@ -75,7 +77,7 @@ def _config(options: argparse.Namespace) -> "TrainConfig":
     from training.config import load_config  # Keras takes seconds to import
 
     config = load_config(options.config)
-    given = {name: getattr(options, name) for name in ("data", "prepared", "measured_by", "base_weights")}
+    given = {name: getattr(options, name) for name in ("data", "prepared", "start", "measured_by", "base_weights")}
     changes = {name: value for name, value in {**given, "run": options.folder}.items() if value is not None}
     return replace(config, **changes)
 
@@ -111,7 +113,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _release(options: argparse.Namespace) -> None:
-    from training.release import release
+    from training.publish import publish
 
-    published = release(options.folder, options.release, version=options.version, force=options.force)
+    published = publish(options.folder, options.release, version=options.version, force=options.force)
     print(f"{options.release}: release {published.version}")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 WINDOW: Final = 200  # pictures in a running mean embedding
 ONCE_IN: Final = 1000  # how rarely a running mean of known pictures passes the limit
 DRAWS: Final = 100_000
+REFERENCE: Final = "reference.json"
+PICTURES: Final = 800  # validation pictures to ask about
+ABOUT: Final = "validation pictures of the release's own data"
 
 
 def make(
@@ -74,29 +77,35 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     add = parser.add_argument
     add("--run", dest="folder", type=Path, required=True, help="the measured run that vouches for the release")
     add("--release", type=Path, default=release, help="folder with model.safetensors (default: %(default)s)")
-    add("--pictures", type=int, default=800, help="validation pictures to ask about (default: %(default)s)")
-    add("--about", default="validation pictures of the release's own data", help="which pictures these are, for people")
+    add("--pictures", type=int, default=PICTURES, help="validation pictures to ask about (default: %(default)s)")
+    add("--about", default=ABOUT, help="which pictures these are, for people")
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> None:
-    from training.answers import ReleasedModel, validation_of
+def write(run: Path, release: Path, *, pictures: int, about: str) -> Reference:
+    """Write the yardstick beside a release that the measured `run` vouches for, from so many validation pictures."""
+    from training.answers import ReleasedModel, validation_of  # imports TensorFlow, which takes seconds
     from training.fit import CHECKPOINT
     from training.records import VALIDATION
 
-    records, pixels = validation_of(options.folder)
+    records, pixels = validation_of(run)
     rows = np.flatnonzero([record.part in VALIDATION for record in records])
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[: options.pictures])
-    pictures = np.asarray(pixels[rows])
-    measured = ReleasedModel(options.folder / CHECKPOINT, [contract.PROBABILITIES, contract.DECISION])
-    released = ReleasedModel(options.release, [contract.EMBEDDING])
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:pictures])
+    chosen = np.asarray(pixels[rows])
+    measured = ReleasedModel(run / CHECKPOINT, [contract.PROBABILITIES, contract.DECISION])
+    released = ReleasedModel(release, [contract.EMBEDDING])
     reference = make(
-        measured.ask(pictures),
-        released.ask(pictures)[contract.EMBEDDING],
+        measured.ask(chosen),
+        released.ask(chosen)[contract.EMBEDDING],
         measured.release.labels,
         model_version=released.release.version,
         sha256=released.sha256,
-        about=options.about,
+        about=about,
     )
-    reference.save(options.release / "reference.json")
-    print(f"reference.json: {reference.pictures} pictures, centroid limit {reference.centroid_limit}")
+    reference.save(release / REFERENCE)
+    return reference
+
+
+def _run(options: argparse.Namespace) -> None:
+    reference = write(options.folder, options.release, pictures=options.pictures, about=options.about)
+    print(f"{REFERENCE}: {reference.pictures} pictures, centroid limit {reference.centroid_limit}")

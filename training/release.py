@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.cards import data_card, model_card
-from training.checkpoint import FACTS, Release, load_release, save_release
-from training.config import PLACES, from_values
+from training.checkpoint import FACTS, Release, load_release, probe_answers, save_release
+from training.config import PLACES, TrainConfig, from_values
 from training.evaluate import EVALUATION
-from training.export import answers, build_release_model
 from training.fit import CHECKPOINT, RUN
 from training.prepare import load_prepared
 from training.records import Record
@@ -26,15 +25,20 @@ class Regression(ValueError):
     """The new model is worse than the released one, or cannot be compared with it."""
 
 
-def release(run: Path, out: Path, *, version: int | None = None, force: bool = False) -> Release:
-    """Write `out` from a run that was evaluated. Raises Regression unless `force`."""
-    facts = json.loads((run / RUN).read_text())
-    config = from_values(facts["config"])
+def release(
+    run: Path, out: Path, *, before: Path | None = None, version: int | None = None, force: bool = False
+) -> Release:
+    """Write `out` from a run that was evaluated. Raises Regression unless `force`, against what `before` holds.
+
+    `before` is `out` where nothing else is said: a release takes the place of the one before it.
+    """
+    facts, config = json.loads((run / RUN).read_text()), config_of(run)
     measured = config.measured_by or run  # a model that was trained on everything is vouched for by the run before it
     if not (measured / EVALUATION).exists():
         raise ValueError(f"{measured} has no {EVALUATION}: run `python -m training evaluate` first")
     evaluation = json.loads((measured / EVALUATION).read_text())
-    current = load_release(out) if (out / FACTS).exists() else None
+    before = before or out
+    current = load_release(before) if (before / FACTS).exists() else None
     if current and not force:
         refuse_regression(evaluation["model"], facts["split"], current)
     trained = load_release(run / CHECKPOINT)
@@ -52,7 +56,7 @@ def release(run: Path, out: Path, *, version: int | None = None, force: bool = F
         "strangers": evaluation["strangers"],
         "config": public_config(facts["config"]),
         "environment": facts["environment"],
-        "answers": answers(build_release_model(trained), trained.labels, trained.calibration).round(6).tolist(),
+        "answers": probe_answers(trained).round(6).tolist(),
     }
     number = version or (current.version + 1 if current else 1)
     published = Release(number, trained.labels, trained.shape, trained.calibration, trained.weights, known)
@@ -60,6 +64,11 @@ def release(run: Path, out: Path, *, version: int | None = None, force: bool = F
     (out / MODEL_CARD).write_text(model_card(published, evaluation))
     (out / DATA_CARD).write_text(data_card(sources(records), split))
     return published
+
+
+def config_of(run: Path) -> TrainConfig:
+    """The settings that a run was made with."""
+    return from_values(json.loads((run / RUN).read_text())["config"])
 
 
 def refuse_regression(new: dict[str, Any], split: str, current: Release) -> None:

@@ -88,7 +88,7 @@ from pathlib import Path
 import numpy as np
 from serving.images import decode
 from training.checkpoint import load_release
-from training.export import build_release_model
+from training.checkpoint import build_release_model
 release = load_release(Path("training/release"))
 pixels = np.stack([decode(Path(name).read_bytes()) for name in sys.argv[1:]])
 logits = build_release_model(release).predict(pixels, verbose=0)["logits"] / release.calibration.temperature

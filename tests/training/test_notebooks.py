@@ -6,7 +6,6 @@ worth looking at. Without it the network is random: nothing is downloaded.
 
 import base64
 import io
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,24 +17,13 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from tests.training.toy import LABELS, write_toy
+from tests.training.toy import LABELS, write_toml, write_toy
 from training.augment import Augmentation
-from training.config import TrainConfig, to_values
+from training.config import TrainConfig
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 FOLDER = Path(__file__).parents[2] / "training/notebooks"
 NAMES = ("train_model", "performance_model_vgg16")
-
-
-def write_toml(path: Path, config: TrainConfig) -> Path:
-    """The config as the file that a data scientist would write: JSON's values are TOML's."""
-    values = to_values(config)
-    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if name not in tables]
-    for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,15 @@ import pytest
 import tensorflow as tf
 
 from serving import contract
-from training.checkpoint import load_release
+from training.checkpoint import build_release_model, load_release
 from training.config import TrainConfig, from_values, load_config, to_values
+from training.data import Examples, FreshViews
 from training.evaluate import ask_saved_model
 from training.export import ExportError, export_release, signature_problems, write_servable
-from training.fit import CHECKPOINT, load_answers
-from training.model import build_tiny_model
+from training.fit import CHECKPOINT, fit, load_answers
+from training.model import LOGITS, build_tiny_model
 from training.prepare import load_prepared
-from training.records import ARTIST, OTHER, TRAIN
+from training.records import ARTIST, OTHER, TRAIN, VALIDATION
 from training.release import Regression, release
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
@@ -52,6 +53,75 @@ def test_evaluate_reports_every_part_and_both_baselines(finished_run: TrainConfi
 
 
 @pytest.fixture(scope="module")
+def fresh_run(finished_run: TrainConfig) -> TrainConfig:
+    """The same pictures, but fine-tuned from block 4 on, on new pixels in every batch."""
+    config = replace(finished_run, run=finished_run.run.with_name("fresh"), cut=4, fresh=True, batch=2,
+                     averaging=0.5)  # fmt: skip
+    fit(config)
+    return config
+
+
+def test_fresh_run_answers_with_the_weights_that_it_wrote(fresh_run: TrainConfig) -> None:
+    _, pixels, _ = load_prepared(fresh_run.prepared)
+    answers = load_answers(fresh_run.run)
+    model = build_release_model(load_release(fresh_run.run / CHECKPOINT))
+    found = model.predict(pixels[answers.rows].astype(np.float32), verbose=0)[LOGITS]
+    np.testing.assert_allclose(found, answers.logits, rtol=0.02, atol=0.02)
+
+
+def test_fresh_run_changes_the_blocks_from_the_cut_on(fresh_run: TrainConfig, finished_run: TrainConfig) -> None:
+    with np.load(fresh_run.run / "seed_0/tuned.npz") as fresh, np.load(finished_run.run / "seed_0/tuned.npz") as cached:
+        changed = {name.split("_")[0] for name in fresh.files if not np.array_equal(fresh[name], cached[name])}
+        assert {name for name in changed if name.startswith("block")} == {"block4", "block5"}
+
+
+@pytest.fixture(scope="module")
+def halfway_run(fresh_run: TrainConfig) -> TrainConfig:
+    """What `fresh_run` made, fine-tuned further; half of that is kept."""
+    config = replace(fresh_run, run=fresh_run.run.with_name("halfway"), start=fresh_run.run, kept=0.5, prior=0.5)
+    fit(config)
+    return config
+
+
+def test_run_goes_on_from_another_and_compares_itself_with_it(halfway_run: TrainConfig, fresh_run: TrainConfig) -> None:
+    here, before = (json.loads((run / "run.json").read_text())["stages"] for run in (halfway_run.run, fresh_run.run))
+    assert here.keys() == {"start", "seed 0"}
+    assert here["start"]["nll"] == pytest.approx(min(row["nll"] for row in before.values()), rel=0.02)
+
+
+def test_weights_that_are_kept_lie_between_the_first_and_the_tuned(
+    halfway_run: TrainConfig, fresh_run: TrainConfig
+) -> None:
+    whole = replace(halfway_run, run=halfway_run.run.with_name("whole"), kept=1.0)
+    fit(whole)
+    first = load_release(fresh_run.run / CHECKPOINT).weights
+    with np.load(halfway_run.run / "seed_0/tuned.npz") as half, np.load(whole.run / "seed_0/tuned.npz") as tuned:
+        for name in ("block4_conv1/kernel", "block5_conv3/kernel", "head/kernel"):
+            assert not np.array_equal(tuned[name], half[name])
+            np.testing.assert_allclose(half[name], (tuned[name] + first[name]) / 2, rtol=1e-3, atol=1e-5)
+
+
+def test_prior_is_in_the_weights_and_in_the_answers(halfway_run: TrainConfig) -> None:
+    assert any(json.loads((halfway_run.run / "run.json").read_text())["prior"])
+    _, pixels, _ = load_prepared(halfway_run.prepared)
+    answers = load_answers(halfway_run.run)
+    model = build_release_model(load_release(halfway_run.run / CHECKPOINT))
+    found = model.predict(pixels[answers.rows].astype(np.float32), verbose=0)[LOGITS]
+    np.testing.assert_allclose(found, answers.logits, rtol=0.02, atol=0.02)
+
+
+def test_pictures_are_drawn_the_same_way_again(fresh_run: TrainConfig) -> None:
+    records, pixels, _ = load_prepared(fresh_run.prepared)
+    rows, ones = np.arange(20), np.ones(20)
+    examples = Examples(FreshViews(fresh_run, records, pixels), [], rows, rows[:0], rows % 3, ones, 3)
+    first, second, other = ([*examples.drawn(batch=4, steps=3, seed=0, epoch=epoch)] for epoch in (0, 0, 1))
+    for (inputs, truth), (inputs_again, truth_again) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(inputs, inputs_again)
+        np.testing.assert_array_equal(truth, truth_again)
+    assert not any(np.array_equal(one[0], two[0]) for one, two in zip(first, other, strict=True))
+
+
+@pytest.fixture(scope="module")
 def published(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("published")
     release(finished_run.run.with_name("final"), out)
@@ -66,7 +136,9 @@ def exported(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_release_is_trained_on_everything_and_says_so(published: Path, finished_run: TrainConfig) -> None:
     card = (published / "README.md").read_text()
     assert "all labelled pictures" in card
-    assert load_release(published).facts["trained_on"] == 36
+    records = load_prepared(finished_run.prepared)[0]
+    labelled = [record for record in records if record.part in (TRAIN, *VALIDATION)]
+    assert load_release(published).facts["trained_on"] == len(labelled)
     texts = [card, *((published / name).read_text() for name in ("DATA.md", "release.json"))]
     assert not any(str(finished_run.data) in text or str(finished_run.run) in text for text in texts)
 

@@ -1,12 +1,15 @@
 """Drawn pictures in three "cultures", with artists and books, enough of them to be split and trained on in a minute."""
 
 import csv
+import json
 from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from training.config import TrainConfig, to_values
 
 LABELS = ("Checked", "Ringed", "Striped")
 
@@ -28,6 +31,17 @@ def write_toy(data: Path, *, of_each: int = 16) -> Path:
         writer.writerow(("file", "culture", "source_repo", "artist", "object_type"))
         writer.writerows(rows)
     return data
+
+
+def write_toml(path: Path, config: TrainConfig) -> Path:
+    """The config as the file that a data scientist would write: JSON's values are TOML's."""
+    values = to_values(config)
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if name not in tables]
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def _draw(label: str, rng: np.random.Generator) -> NDArray[np.uint8]:
