@@ -6,14 +6,14 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/uv/bin/uv)
 UV_VERSION := 0.13.9
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) --constraint .venv/all.lock pyproject.toml
 TEST_LOCK := tests/requirements.lock
-LOCKS := gateway/requirements.lock serving/requirements.lock serving/int8.lock training/requirements.lock $(TEST_LOCK) tests/lint.lock tests/deploy.lock
+LOCKS := gateway/requirements.lock serving/requirements.lock serving/int8.lock training/requirements.lock training/jax.lock $(TEST_LOCK) tests/lint.lock tests/deploy.lock
 GROUPS := test notebooks lint types proto deploy
 
 export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy manifests run run-int8 test test-gateway test-serving test-training e2e page lint format types contracts bench proto lock lock-check clean setup
+.PHONY: help deploy manifests run run-int8 test test-gateway test-serving test-training test-jax e2e page lint format types contracts bench proto lock lock-check clean setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,8 @@ endef
 	$(call sync,test,gateway/requirements.lock $(TEST_LOCK))
 .venv/training.ready: training/requirements.lock $(TEST_LOCK) | .venv/uv.ready
 	$(call sync,training,training/requirements.lock $(TEST_LOCK))
+.venv/jax.ready: training/jax.lock $(TEST_LOCK) | .venv/uv.ready
+	$(call sync,jax,training/jax.lock $(TEST_LOCK))
 .venv/bench-%.ready: tests/bench/peers/%.lock | .venv/uv.ready
 	$(call sync,bench-$*,$<)
 .venv/deploy.ready: gateway/requirements.lock $(TEST_LOCK) tests/deploy.lock | .venv/uv.ready
@@ -65,6 +67,9 @@ test-serving: .venv/training.ready ## the embedded model server
 
 test-training: .venv/training.ready ## the training pipeline and the released model
 	.venv/training/bin/pytest tests/training
+
+test-jax: .venv/jax.ready ## training in an environment without TensorFlow
+	KERAS_BACKEND=jax .venv/jax/bin/pytest tests/training/test_model.py tests/training/test_finetune.py tests/training/test_without_tensorflow.py
 
 e2e: .venv/test.ready setup ## gateway, model server and released model together
 	.venv/test/bin/pytest tests/e2e
@@ -111,6 +116,7 @@ lock: .venv/uv.ready ## compile every room's lock from pyproject.toml, one set o
 	$(LOCK) --extra server --extra export --output-file serving/requirements.lock
 	$(LOCK) --extra server --extra export --extra int8 --output-file serving/int8.lock
 	$(LOCK) --extra server --extra export --extra int8 --extra training --group notebooks --output-file training/requirements.lock
+	$(LOCK) --extra export --extra jax --extra training --output-file training/jax.lock
 	$(LOCK) --group test --output-file $(TEST_LOCK)
 	$(LOCK) --group lint --group types --group proto --output-file tests/lint.lock
 	$(LOCK) --group deploy --output-file tests/deploy.lock

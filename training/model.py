@@ -26,6 +26,7 @@ CONVOLUTIONS: Final = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}  # per block of VGG16, conf
 CHANNELS: Final = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
 MAP_SIZE: Final = 14  # positions per side of a heat map: block 5's own grid
 VARIANCE_FLOOR: Final = 1e-6  # keeps the square root's gradient finite on flat pictures
+# Pools are given their strides below: left out, they are wrong on JAX (Keras 3.15).
 # A covariance c is read as c / sqrt(|c| + floor): large ones count less, and small ones stay linear (directions are
 # scaled to unit variance, so 1 is large).
 COVARIANCE_FLOOR: Final = 0.05
@@ -132,7 +133,7 @@ class Texture(keras.layers.Layer):
 
     def _directions(self, block: Any) -> Any:
         """Centred coordinates of every position of the pooled block, [N, h, w, rank]."""
-        pooled = block if block.shape[1] <= MAP_SIZE else ops.max_pool(block, 2)  # VGG16's own pooling
+        pooled = block if block.shape[1] <= MAP_SIZE else ops.max_pool(block, 2, 2)  # VGG16's own pooling
         return ops.matmul(pooled - ops.mean(pooled, axis=(1, 2), keepdims=True), self.basis)
 
     def _covariances(self, directions: Any) -> Any:
@@ -164,7 +165,8 @@ class Texture(keras.layers.Layer):
 def _cells(values: Any) -> Any:
     """The mean of each cell of the map: [N, h, w, K] -> [N, 14, 14, K]."""
     height = values.shape[1]
-    return values if height == MAP_SIZE else ops.average_pool(values, height // MAP_SIZE)
+    size = height // MAP_SIZE
+    return values if size == 1 else ops.average_pool(values, size, size)
 
 
 @keras.saving.register_keras_serializable("whence")
@@ -361,7 +363,7 @@ def _run_block(model: keras.Model, block: int, x: Any) -> tuple[Any, list[Any]]:
         x = taps.get_layer(f"block{block}_conv{number}")(x)
     if any(layer.name == f"texture{block}" for layer in model.layers):
         read.append(model.get_layer(f"texture{block}")(x))
-    return ops.max_pool(x, 2), read  # as VGG16 does between blocks
+    return ops.max_pool(x, 2, 2), read  # as VGG16 does between blocks
 
 
 def _joined(read: list[Any]) -> Any:
