@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,8 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from serving import images
+from tests.explaining import explaining
+from tests.fakes import FaultyModelServer
 from tests.gateway.conftest import noise, picture
 from tests.gateway.processes import ROOT, Gateway
+from tests.hostile import surface
 from tests.hostile.pictures import BUSY, HUNGRY, endless_profile, mutated, saved, scans, seeds
 from tests.hostile.requests import ODD, POST, answer_to
 from tests.hostile.structure import restructured
@@ -202,6 +206,24 @@ def test_odd_http_is_refused_politely(shared: Gateway, kind: str) -> None:
         assert b"Content-Type: application/problem+json" in head
         assert json.loads(body)["status"] == status
     assert shared.http.get("/healthz").status_code == 200
+
+
+def test_the_whole_surface_answers_below_500_with_problems(
+    start: Callable[..., Gateway], server: FaultyModelServer, tmp_path: Path
+) -> None:
+    server.behaviour = explaining
+    gateway = start(feedback_database=f"sqlite:///{tmp_path}/feedback", feedback_per_minute=100_000)
+    wrong = []
+    for name, data in surface.cases(picture()):
+        begin = time.monotonic()
+        answer = answer_to(gateway.port, data).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        status = int(answer.split()[1]) if answer else 0
+        told = b"application/problem+json" in answer.partition(b"\r\n\r\n")[0]
+        if status >= 500 or (status >= 400 and not told) or time.monotonic() - begin > 15:
+            wrong.append((name, answer[:100]))
+    assert wrong == []
+    assert gateway.http.get("/healthz").status_code == 200
+    assert gateway.memory("VmHWM") < 250
 
 
 def test_random_bytes_leave_the_gateway_standing(shared: Gateway) -> None:
