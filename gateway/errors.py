@@ -146,7 +146,7 @@ class UnacceptablePicture(Problem):
     """A readable picture that is refused."""
 
     slug, status, title = "unacceptable-image", 422, "The picture is refused"
-    when = "too many pixels, or none"
+    when = "too many pixels or none, a side above 100,000 pixels, or a file made to take too much time or memory"
 
 
 class OverQuota(Problem):

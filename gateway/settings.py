@@ -134,7 +134,9 @@ class Settings:
         192 * MIB, 1024, 65536 * MIB, "Bytes of uploads and pixels held by all requests together; beyond: 503"
     )
     max_pictures: int = _integer(32, 1, 256, "Most pictures in one request")
-    max_pixels: int = _integer(50_000_000, 1, 500_000_000, "Largest picture, in pixels")
+    max_pixels: int = _integer(
+        50_000_000, 1, 500_000_000, "Largest picture, in pixels; half of it for WebP and AVIF, which take more memory"
+    )
     decode_threads: int = _integer(2, 1, 64, "Pictures decoded at once; each may take 4 bytes a pixel and more")
 
     # Load
