@@ -138,6 +138,7 @@ def _compile(config: TrainConfig, trainee: keras.Model, steps: int) -> None:
 
 
 def _jit_compile() -> bool | str:
+    """Not through XLA on a processor: TensorFlow's own kernels do a bfloat16 step twice as fast there (2 cores)."""
     on_processor = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
     return False if on_processor else "auto"
 
