@@ -37,37 +37,26 @@ async def _serve(options: flags.Options) -> int:
 
 def _engine(options: flags.Options) -> Engine:
     """What computes; only the chosen one is imported."""
-    make = _tensorflow if options.engine == flags.TENSORFLOW else _openvino
-    runs, narrow_runs = options.batching.threads, options.batching.narrow_runs
-    if narrow_runs == 1:
-        return make(options, runs, options.intra_op)
-    from serving.server.widths import TwoWidths
+    if options.engine == flags.TENSORFLOW:
+        from serving.server.tensorflow_engine import TensorFlowEngine
 
-    return TwoWidths(
-        make(options, runs, options.intra_op), make(options, narrow_runs, options.narrow_intra_op, beside=True)
-    )
-
-
-def _tensorflow(options: flags.Options, runs: int, threads: int, *, beside: bool = False) -> Engine:
-    del runs  # as many as there are callers of a session
-    from serving.server.tensorflow_engine import OWN_THREADS, TensorFlowEngine
-
-    if beside:
-        os.environ[OWN_THREADS] = "true"
-    return TensorFlowEngine(intra_op=threads, inter_op=options.inter_op, precision=options.precision)
-
-
-def _openvino(options: flags.Options, runs: int, threads: int, *, beside: bool = False) -> Engine:
+        # Its runs share one pool of threads, so that side by side they fill each other's gaps: one width is enough.
+        return TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision=options.precision)
     try:
         from serving.server.openvino_engine import OpenVinoEngine
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"--engine is {options.engine}, expected tensorflow here: no {error.name} is installed"
         ) from None
+    wide = OpenVinoEngine(threads=options.intra_op, runs=options.batching.threads)
+    if options.batching.narrow_runs == 1:
+        return wide
     from serving.server.requests import DEFAULT_SIGNATURE
+    from serving.server.widths import TwoWidths
 
     # It keeps the buffers of each signature and run: beside the wide one, only for the signature that most ask for.
-    return OpenVinoEngine(threads=threads, runs=runs, only=DEFAULT_SIGNATURE if beside else None)
+    threads, runs = options.narrow_intra_op, options.batching.narrow_runs
+    return TwoWidths(wide, OpenVinoEngine(threads=threads, runs=runs, only=DEFAULT_SIGNATURE))
 
 
 if __name__ == "__main__":

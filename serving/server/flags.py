@@ -85,7 +85,7 @@ def parse(argv: Sequence[str]) -> Options:
         # One thread per core in all: never several runs on several threads each, which costs a sixth of the throughput.
         intra_op=flags.tensorflow_intra_op_parallelism or max(1, cores // batching.threads),
         # One operation of each run at a time; one more, so that loading a version does not stop the runs.
-        inter_op=flags.tensorflow_inter_op_parallelism or max(batching.threads, batching.narrow_runs) + 1,
+        inter_op=flags.tensorflow_inter_op_parallelism or max(batching.threads + 1, batching.narrow_runs),
         load=LoadPolicy(
             poll_s=flags.file_system_poll_wait_seconds,
             retries=flags.max_num_load_retries,
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--tensorflow_inter_op_parallelism", type=_AtLeast(0), default=0, metavar="N",
-        help="operations that run side by side, over all runs (0: one more than runs)",
+        help="operations that run side by side, over all runs (0: num_batch_threads + 1, or one for each narrow run)",
     )  # fmt: skip
     add(
         "--narrow_runs", type=_AtLeast(0), default=0, metavar="N",

@@ -23,8 +23,6 @@ _OUR_CODE: Final = {
     tf.errors.FailedPreconditionError: errors.FailedPrecondition,
     tf.errors.ResourceExhaustedError: errors.ResourceExhausted,
 }
-# In the environment before the first session: each session has threads of its own (TensorFlow's local_device.cc).
-OWN_THREADS: Final = "TF_OVERRIDE_GLOBAL_THREADPOOL"
 _Run = Callable[..., Sequence[Any]]
 
 
@@ -32,7 +30,7 @@ class TensorFlowEngine:
     """Loads SavedModels with one set of thread counts and one precision.
 
     Args:
-        intra_op: Threads inside one operation; all sessions of the process share them unless OWN_THREADS is set.
+        intra_op: Threads inside one operation; shared by all sessions of the process.
         inter_op: Operations of one run that may run side by side.
         precision: `bfloat16` has oneDNN compute convolutions and products in it, the file stays float32.
     """

@@ -3,6 +3,7 @@
 A run on several threads makes all of them wait, after each operation, for the one that something else (the gateway, a
 neighbour) had taken the core from. Runs on one thread each never wait for one another, and under load they use the
 cores to the last; but a lone request would take as many times as long. So: both, and batching chooses for each run.
+For OpenVINO; runs of a TensorFlow session share its threads, and fill each other's gaps by themselves.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,9 @@
 """The ceiling: the engine alone, in a process set up like the embedded server's, without gRPC, HTTP or JPEG.
 
 `python tests/bench/engine.py ENGINE PRECISION VERSION_DIR` answers each line "rows runs seconds" of its input with a
-line "images per second". One run has all cores, several have one each.
+line "images per second". One run has all cores, several share them.
 """
 
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,7 @@ from serving.server.widths import TwoWidths
 def main(engine_name: str, precision: str, version: str) -> None:
     """Load, warm up, say "ready", and measure what the input asks for."""
     cores = cpu.available_cores()
-    wide, narrow = (_engine(engine_name, precision, runs, threads) for runs, threads in ((1, cores), (cores, 1)))
-    servable = TwoWidths(wide, narrow).load(Path(version))
+    servable = _engine(engine_name, precision, cores).load(Path(version))
     print("ready", flush=True)
     with ThreadPoolExecutor(cores) as pool:
         for line in sys.stdin:
@@ -43,15 +41,18 @@ def _rate(servable: Servable, rows: int, narrow: bool, begin: float, seconds: fl
     return count / (now - start)
 
 
-def _engine(name: str, precision: str, runs: int, threads: int) -> Engine:
+def _engine(name: str, precision: str, cores: int) -> Engine:
     if name == "openvino-int8":
         from serving.server.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(threads=threads, runs=runs, only=contract.SERVING)
-    from serving.server.tensorflow_engine import OWN_THREADS, TensorFlowEngine
+        wide, narrow = (
+            OpenVinoEngine(threads=threads, runs=runs, only=contract.SERVING)
+            for threads, runs in ((cores, 1), (1, cores))
+        )
+        return TwoWidths(wide, narrow)
+    from serving.server.tensorflow_engine import TensorFlowEngine
 
-    os.environ[OWN_THREADS] = "true"
-    return TensorFlowEngine(intra_op=threads, inter_op=runs + 1, precision=precision)
+    return TensorFlowEngine(intra_op=cores, inter_op=max(2, cores), precision=precision)
 
 
 if __name__ == "__main__":
