@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> Options:
         prometheus_path=config.read_monitoring(flags.monitoring_config_file) if flags.monitoring_config_file else None,
         engine=flags.engine,
         precision=_precision(flags.engine, flags.mixed_precision),
-        # One thread per core in all: never several runs on several threads each, which costs a sixth of the throughput.
+        # One thread per core in all; TensorFlow's runs share them.
         intra_op=flags.tensorflow_intra_op_parallelism or max(1, cores // batching.threads),
         # One operation of each run at a time; one more, so that loading a version does not stop the runs.
         inter_op=flags.tensorflow_inter_op_parallelism or max(batching.threads + 1, batching.narrow_runs),
