@@ -118,8 +118,9 @@ Temperature {calibration.temperature:.2f}. An answer is accepted from a top prob
 source-disjoint pictures, {abstention["coverage"]:.1%} get one, and {abstention["accuracy"]:.0%} of these answers are \
 right (asked for: {abstention["target"]:.0%}). The others are `abstained`.
 
-`ood_score` is how far the embedding lies from the nearest class's mean; above {calibration.greatest_ood:.3f} the \
-answer is `out_of_distribution`.
+`ood_score` is how far the embedding lies from the nearest class's mean, plus a tenth of how many deviations the lowest
+block's numbers are off on average (root mean square); above {calibration.greatest_ood:.3f} the answer is \
+`out_of_distribution`.
 Area under the ROC curve against validation pictures: {strangers}.
 A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""
 

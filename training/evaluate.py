@@ -161,7 +161,7 @@ def _strangers(
 ) -> dict[str, dict[str, Any]]:
     """How well two scores tell validation pictures from strangers: area under the ROC curve, per kind of stranger.
 
-    `distance` is the servable's ood_score, how far the embedding lies from the nearest class; `energy` reads logits.
+    `distance` is the servable's ood_score; `energy` reads the logits alone.
     """
     released = load_release(config.run / CHECKPOINT)
     model, calibration = build_release_model(released), released.calibration

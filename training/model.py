@@ -31,6 +31,8 @@ VARIANCE_FLOOR: Final = 1e-6  # keeps the square root's gradient finite on flat 
 # scaled to unit variance, so 1 is large).
 COVARIANCE_FLOOR: Final = 0.05
 
+UNUSUAL: Final = 0.1  # weight in the ood_score of how unusual the lowest block's numbers are, in deviations
+
 LOGITS: Final = "logits"
 FEATURES: Final = "features"
 GIVEN: Final = "given"  # what a block is given: the pooled output of the block before it
@@ -200,12 +202,15 @@ class LinearHead(keras.layers.Layer):
         """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N]."""
         standard = self.standardise(features)
         embedding = ops.matmul(standard[:, self.shape.embedded()], self.projection)
+        # What is no picture of anything (noise, text, charts) may lie near a class up there, but not down here.
+        lowest = standard[:, : 2 * CHANNELS[self.shape.blocks[0]]]
+        unusual = ops.sqrt(ops.mean(ops.square(lowest), axis=-1))
         length = ops.sqrt(ops.sum(ops.square(embedding), axis=-1, keepdims=True) + 1e-12)
         embedding = embedding / length
         return {
             LOGITS: ops.matmul(standard, self.kernel) + self.bias,
             EMBEDDING: embedding,
-            OOD_SCORE: 1 - ops.max(ops.matmul(embedding, ops.transpose(self.centres)), axis=-1),
+            OOD_SCORE: 1 - ops.max(ops.matmul(embedding, ops.transpose(self.centres)), axis=-1) + UNUSUAL * unusual,
         }
 
     def rows(self) -> dict[int, Any]:
