@@ -246,12 +246,15 @@ def test_a_run_that_was_ended_goes_on_where_it_was(
     assert [row["path"] for row in results(out)] == [str(album / f"{number}.jpg") for number in range(9)]
 
 
-def test_an_interrupted_run_says_so(url: str, album: Path, server: FaultyModelServer) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so(url: str, album: Path, server: FaultyModelServer, told: signal.Signals) -> None:
+    if signal.getsignal(told) == signal.SIG_IGN:
+        pytest.skip("started in the background of a shell: this process and its children do not hear SIGINT")
     hang = Hang()
     server.behaviour = hang
     process = begin(url, album, "-o", album / "out.csv")
     assert hang.waiting.acquire(timeout=20)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     hang.let_go.set()
     assert process.wait(30) == 130
 
