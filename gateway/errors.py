@@ -276,10 +276,11 @@ def _of_http(error: HTTPException) -> Problem:
 
 def of_no_request(problem: Problem) -> bytes:
     """A whole HTTP answer for bytes that did not become a request of the application; the connection ends with it."""
-    body = json.dumps({**problem.document(), "request_id": uuid.uuid4().hex}).encode()
+    request_id = uuid.uuid4().hex
+    body = json.dumps({**problem.document(), "request_id": request_id}).encode()
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\nConnection: close\r\n"
-        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"X-Request-ID: {request_id}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

@@ -205,6 +205,7 @@ def test_odd_http_is_refused_politely(shared: Gateway, kind: str) -> None:
     if status >= 400:
         assert b"Content-Type: application/problem+json" in head
         assert json.loads(body)["status"] == status
+        assert b"\r\nX-Request-ID: " + json.loads(body)["request_id"].encode() in head
     assert shared.http.get("/healthz").status_code == 200
 
 
