@@ -111,7 +111,7 @@ class TooLarge(Problem):
     """More bytes or more pictures than accepted."""
 
     slug, status, title = "too-large", 413, "The upload is too large"
-    when = "the body or one picture has too many bytes, or the request too many pictures"
+    when = "the body or one picture has too many bytes, or the request too many pictures or values in JSON"
 
 
 class AddressTooLong(Problem):

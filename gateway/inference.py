@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 from gateway import context, uploads, v2
 from gateway.classify import Classifier
 from gateway.client import PredictionClient
-from gateway.errors import NotFound, NotReady, Problem, TooLarge
+from gateway.errors import NotFound, NotReady, Problem
 from gateway.health import Readiness
 from gateway.settings import Settings
 from serving import contract
@@ -94,10 +94,9 @@ class Inference:
         with self._classifier.admitted(now) as account:
             with now.stage("read"):
                 body = uploads.read_body(request, self._settings, now, account)
-                question = v2.read(body, request.headers.get(v2.LENGTH_HEADER))
+                length = request.headers.get(v2.LENGTH_HEADER)
+                question = v2.read(body, length, most=self._settings.max_pictures)
             del body
-            if question.count > self._settings.max_pictures:
-                raise TooLarge(f"more than {self._settings.max_pictures} pictures")
             account.hold(question.count * uploads.PIXEL_BYTES)
             pixels = question.pixels
             if pixels is None:

@@ -5,7 +5,6 @@ Limits hold while reading, so a body without a length (chunked) is refused at th
 
 import binascii
 import io
-import json
 from base64 import b64decode
 from dataclasses import dataclass
 from typing import IO, Any, Final
@@ -15,6 +14,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import MultiPartParser
 
+from gateway import documents
 from gateway.context import Context
 from gateway.errors import BadRequest, SlowClient, TooLarge, UnsupportedMedia
 from gateway.limits import Account
@@ -148,7 +148,7 @@ def _memory(
 
 def _json(body: bytes, settings: Settings) -> list[Upload]:
     """The pictures of {"images": [{"b64": "...", "filename": "..."}]}."""
-    document = load_json(body)
+    document = documents.load(body)
     images = document.get("images")
     if not isinstance(images, list) or not images:
         raise BadRequest('expected {"images": [{"b64": "..."}]}')
@@ -166,17 +166,6 @@ def _image(image: Any, at: int) -> Upload:
         return Upload(b64decode(image["b64"], validate=True), _name(filename))
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"images[{at}].b64 is not base64") from error
-
-
-def load_json(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`. Raises BadRequest."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("the body is not JSON") from error
-    if not isinstance(document, dict):
-        raise BadRequest("the body is no JSON object")
-    return document
 
 
 def _check_count(count: int, settings: Settings) -> None:

@@ -10,16 +10,20 @@ import struct
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import BadRequest
+from gateway import documents
+from gateway.errors import BadRequest, TooLarge
 from gateway.replies import Reply
 from serving import contract
 
 LENGTH_HEADER: Final = "Inference-Header-Content-Length"
+# Eight pictures as pixels in JSON, each number and each list counted; the binary form takes more.
+MAX_JSON_VALUES: Final = 8 * (contract.IMAGE_SIZE**2 * 4 + contract.IMAGE_SIZE + 1) + documents.MEMBERS
 IMAGES_SHAPE: Final = (-1, contract.IMAGE_SIZE, contract.IMAGE_SIZE, 3)
 
 
@@ -59,14 +63,14 @@ class Question:
         return len(self.pixels if self.pixels is not None else self.pictures or ())
 
 
-def read(body: bytes, json_length: str | None) -> Question:
-    """The question in `body`; `json_length` is the value of LENGTH_HEADER. Raises BadRequest."""
+def read(body: bytes, json_length: str | None, *, most: int) -> Question:
+    """The question in `body` about at most `most` pictures; `json_length` is the value of LENGTH_HEADER.
+
+    Raises BadRequest or TooLarge.
+    """
     head, rest = _split(body, json_length)
-    try:
-        document = json.loads(head)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("the body is not JSON") from error
-    inputs = document.get("inputs") if isinstance(document, dict) else None
+    document = documents.load(head, most=MAX_JSON_VALUES)
+    inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise BadRequest('expected one tensor in "inputs"')
     tensor = inputs[0]
@@ -75,6 +79,8 @@ def read(body: bytes, json_length: str | None) -> Question:
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not shape or not all(type(size) is int and 0 < size < 2**31 for size in shape):
         raise BadRequest("the shape of the input is no list of sizes")
+    if shape[0] > most:
+        raise TooLarge(f"more than {most} pictures")
     data = _data(tensor, rest)
     pictures = pixels = None
     match tensor.get("datatype"):
@@ -164,16 +170,17 @@ def _pictures(data: list[Any] | bytes, shape: list[int]) -> list[bytes]:
     """Encoded pictures: BYTES of shape [N] or [N, 1]; in JSON as base64."""
     if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
         raise BadRequest("BYTES of pictures have shape [N] or [N, 1]")
-    pictures = _unpack(data) if isinstance(data, bytes) else [_base64(value) for value in _flat(data)]
-    if len(pictures) != shape[0]:
-        raise BadRequest(f"{len(pictures)} values do not make shape {shape}")
-    return pictures
+    if isinstance(data, bytes):
+        return _unpack(data, shape[0])
+    if len(data) != shape[0]:
+        raise BadRequest(f"{len(data)} values do not make shape {shape}")
+    return [_base64(value) for value in _flat(data)]
 
 
-def _unpack(data: bytes) -> list[bytes]:
-    """Each value after its length, four bytes, little-endian."""
+def _unpack(data: bytes, count: int) -> list[bytes]:
+    """So many values, each after its length, four bytes, little-endian."""
     values, at = [], 0
-    while at < len(data):
+    for _ in range(count):
         if at + 4 > len(data):
             raise BadRequest("the BYTES end early")
         (size,) = struct.unpack_from("<I", data, at)
@@ -181,6 +188,8 @@ def _unpack(data: bytes) -> list[bytes]:
         if at > len(data):
             raise BadRequest("the BYTES end early")
         values.append(data[at - size : at])
+    if at < len(data):
+        raise BadRequest(f"there are more than {count} values")
     return values
 
 
@@ -202,19 +211,22 @@ def _pixels(data: list[Any] | bytes, shape: list[int]) -> NDArray[np.uint8]:
     """Pixels, uint8 [N, 224, 224, 3]."""
     if tuple(shape[1:]) != IMAGES_SHAPE[1:]:
         raise BadRequest(f"UINT8 pixels have shape {list(IMAGES_SHAPE)}, RGB")
-    if isinstance(data, bytes):
-        values = np.frombuffer(data, np.uint8)
-    else:
-        try:
-            given = np.array(data)
-        except ValueError as error:  # ragged
-            raise BadRequest("the data have no shape") from error
-        if given.dtype.kind not in "iu" or given.size == 0 or given.min() < 0 or given.max() > 255:
-            raise BadRequest("UINT8 data are whole numbers from 0 to 255")
-        values = given.astype(np.uint8).ravel()
+    values = np.frombuffer(data if isinstance(data, bytes) else _numbers(data), np.uint8)
     if values.size != np.prod(shape, dtype=float):
         raise BadRequest(f"{values.size} values do not make shape {shape}")
     return values.reshape(shape)
+
+
+def _numbers(data: list[Any]) -> bytes:
+    """The whole numbers from 0 to 255 in `data`, which may be nested as the tensor is."""
+    while data and isinstance(data[0], list):
+        if any(not isinstance(each, list) or len(each) != len(data[0]) for each in data):
+            raise BadRequest("the data have no shape")
+        data = list(chain.from_iterable(data))
+    try:
+        return bytes(data)  # np.array would take what is no number too, and give all texts the longest one's room
+    except (TypeError, ValueError) as error:
+        raise BadRequest("UINT8 data are whole numbers from 0 to 255") from error
 
 
 def _wanted(document: dict[str, Any], binary: bool) -> dict[str, bool] | None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from gateway import context
+from gateway import context, documents
 from gateway.errors import OverQuota, UnsupportedMedia
 from gateway.feedback.entries import parse, parse_key
 from gateway.feedback.stores import Store
@@ -13,7 +13,7 @@ from gateway.limits import ByteBudget
 from gateway.metrics import Metrics
 from gateway.quota import Quota
 from gateway.settings import Settings
-from gateway.uploads import load_json, read_body
+from gateway.uploads import read_body
 
 MAX_BYTES: Final = 16 * 1024  # of a body: a note of 2,000 characters, each escaped, and some air
 
@@ -35,7 +35,7 @@ def blueprint(settings: Settings, store: Store, metrics: Metrics) -> Blueprint:
             raise UnsupportedMedia("feedback is application/json")
         with bytes_held.account() as account:
             body = read_body(request, settings, now, account, limit=MAX_BYTES)
-        kept = store.add(parse(load_json(body)), parse_key(request.headers.get("Idempotency-Key")))
+        kept = store.add(parse(documents.load(body)), parse_key(request.headers.get("Idempotency-Key")))
         metrics.feedback.labels("repeated" if kept.repeated else "kept").inc()
         document = {"request_id": now.request_id, "received_at": kept.received_at, "repeated": kept.repeated}
         return Response(json.dumps(document), status=200 if kept.repeated else 201, content_type="application/json")

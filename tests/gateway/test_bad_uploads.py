@@ -101,7 +101,7 @@ def test_the_most_pictures_are_answered(http: FlaskClient) -> None:
         b"", b"{", b"[]", b"null", b'"images"', b"{}", b'{"images": []}', b'{"images": {}}', b'{"picture": "AAAA"}',
         b'{"images": [{}]}', b'{"images": ["AAAA"]}', b'{"images": [{"b64": 1}]}', b'{"images": [{"b64": "*"}]}',
         b'{"images": [{"b64": ""}]}', b'{"images": [{"b64": "AAA"}]}', b'{"images": [{"b64": "AAAA", "filename": 1}]}',
-        b"\xff\xfe", b"[" * 100_000, b'{"images": [{"b64": "\xc3\xa4AAA"}]}',
+        b"\xff\xfe", b"[" * 5_000, b'{"images": [{"b64": "\xc3\xa4AAA"}]}',
     ],
 )  # fmt: skip
 def test_wrong_json_is_a_bad_request(http: FlaskClient, document: bytes) -> None:
