@@ -112,7 +112,7 @@ lock: .venv/uv.ready ## compile every room's lock from pyproject.toml, one set o
 	@# What is locked today is where the common resolution starts, so that nothing moves unless asked: UPGRADE=--upgrade
 	@cat $(LOCKS) > .venv/all.lock 2>/dev/null || true
 	@$(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --all-extras $(GROUPS:%=--group %) $(UPGRADE) --output-file .venv/all.lock
-	$(LOCK) --extra gateway --output-file gateway/requirements.lock
+	$(LOCK) --extra gateway --extra tracing --output-file gateway/requirements.lock
 	$(LOCK) --extra server --extra export --output-file serving/requirements.lock
 	$(LOCK) --extra server --extra export --extra int8 --output-file serving/int8.lock
 	$(LOCK) --extra server --extra export --extra int8 --extra training --group notebooks --output-file training/requirements.lock

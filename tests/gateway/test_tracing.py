@@ -1,5 +1,7 @@
 """OpenTelemetry, when it is on: spans of a request and its stages, in the caller's trace, passed on to the model."""
 
+import tomllib
+
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -9,6 +11,7 @@ from gateway.settings import Settings
 from gateway.tracing import Tracing
 from tests.fakes import FaultyModelServer
 from tests.gateway.conftest import picture
+from tests.gateway.processes import ROOT
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -48,3 +51,11 @@ def test_spans_bear_the_services_name(
     if told:
         monkeypatch.setenv("OTEL_SERVICE_NAME", told)
     assert {span.resource.attributes["service.name"] for span in spans_of(server, {}).values()} == {name}
+
+
+def test_the_gateways_lock_has_what_tracing_needs() -> None:
+    """The image and `make run` are made of it: WHENCE_TRACING=true must not stop their start."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["tracing"]
+    locked = (ROOT / "gateway/requirements.lock").read_text()
+    for requirement in extra:
+        assert f"\n{requirement.partition('>=')[0]}==" in locked
