@@ -1,4 +1,4 @@
-"""How glibc keeps the memory that large pictures leave behind: not at all. Elsewhere this does nothing."""
+"""How glibc keeps the memory that pictures leave behind: hardly at all. Elsewhere this does nothing."""
 
 import ctypes
 from typing import Final
@@ -18,3 +18,10 @@ def give_back() -> None:
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(_M_ARENA_MAX, 4)
+
+
+def trim() -> None:
+    """Give back what lies free between small blocks: 40 MiB were left so by thousands of clients that hung up."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim:
+        malloc_trim(0)

@@ -23,6 +23,10 @@ class Reads:
         with self._lock:
             self._limits[key] = at, sock
 
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._limits)
+
     def end(self, key: object) -> None:
         """The read `key` is done."""
         with self._lock:
@@ -52,7 +56,7 @@ class Reads:
                 socket.socket.shutdown(sock, socket.SHUT_RD)
 
 
-reads = Reads()
+heads, bodies = Reads(), Reads()
 
 
 def hung_up(sock: socket.socket | None) -> bool:

@@ -18,7 +18,7 @@ from gateway import documents
 from gateway.context import Context
 from gateway.errors import BadRequest, SlowClient, TooLarge, UnsupportedMedia
 from gateway.limits import Account
-from gateway.reads import reads
+from gateway.reads import bodies
 from gateway.settings import Settings
 from serving.contract import IMAGE_SIZE
 
@@ -89,7 +89,7 @@ def read_body(
     stream: IO[bytes] = request.environ["wsgi.input"]
     pieces: list[bytes] = []
     size = 0
-    with reads.limited(request.environ.get("gunicorn.socket"), context.deadline.at):
+    with bodies.limited(request.environ.get("gunicorn.socket"), context.deadline.at):
         while announced is None or size < announced:
             try:
                 piece = stream.read(CHUNK if announced is None else min(CHUNK, announced - size))
