@@ -110,8 +110,9 @@ class Texture(keras.layers.Layer):
     def call(self, block: Any) -> Any:
         """A block's output [N, h, w, K] -> float32 [N, F]: K means, K deviations, covariances of each pair i <= j."""
         block = ops.cast(block, "float32")
-        mean, variance = ops.moments(block, axes=(1, 2))
-        numbers = [mean, ops.sqrt(variance + VARIANCE_FLOOR)]
+        mean = _average(block)  # [N, 1, 1, K]
+        variance = ops.squeeze(_average(ops.square(block - mean)), axis=(1, 2))
+        numbers = [ops.squeeze(mean, axis=(1, 2)), ops.sqrt(variance + VARIANCE_FLOOR)]
         if self.rank:
             covariances = self._covariances(self._directions(block))
             numbers.append(covariances / ops.sqrt(ops.abs(covariances) + COVARIANCE_FLOOR))
@@ -126,8 +127,9 @@ class Texture(keras.layers.Layer):
         [N, h, w, K] and the head's rows for this block [F, C] -> float32 [N, 14, 14, C].
         """
         block, size = ops.cast(block, "float32"), self.channels
-        mean, variance = ops.moments(block, axes=(1, 2), keepdims=True)
-        spread = (_cells(ops.square(block - mean)) + VARIANCE_FLOOR) / ops.sqrt(variance + VARIANCE_FLOOR)
+        spread = _cells(ops.square(block - _average(block)))
+        variance = _average(spread)
+        spread = (spread + VARIANCE_FLOOR) / ops.sqrt(variance + VARIANCE_FLOOR)
         shares = ops.matmul(_cells(block), kernel[:size]) + ops.matmul(spread, kernel[size : 2 * size])
         if self.rank:
             shares = shares + _cells(self._covariance_shares(self._directions(block), kernel[2 * size :]))
@@ -162,6 +164,15 @@ class Texture(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to make this layer again."""
         return {**super().get_config(), "channels": self.channels, "rank": self.rank}
+
+
+def _average(values: Any) -> Any:
+    """The mean over all positions: [N, h, w, K] -> [N, 1, 1, K].
+
+    By way of the map's cells where these come out even: oneDNN pools bfloat16 in half the time that TensorFlow's own
+    mean takes, and the heat maps read the same cells.
+    """
+    return ops.mean(values if values.shape[1] % MAP_SIZE else _cells(values), axis=(1, 2), keepdims=True)
 
 
 def _cells(values: Any) -> Any:
