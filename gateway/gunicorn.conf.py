@@ -20,7 +20,7 @@ bind = f"{_settings.host}:{_settings.port}"
 worker_class = "gateway.worker.Worker"
 workers = _settings.workers
 threads = _settings.threads
-# Connections beyond the threads wait in the worker, which costs next to nothing; of more than these idle ones are closed.
+# Connections beyond the threads wait in the worker, at hardly any cost; beyond this many, idle ones are closed.
 worker_connections = _settings.threads + 2000
 backlog = 1024
 keepalive = 15  # seconds; longer than most clients think between two pictures

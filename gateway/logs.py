@@ -34,6 +34,8 @@ def config(level: str) -> dict[str, Any]:
         "loggers": {
             "whence": {"level": level.upper()},
             "gunicorn.error": {"level": level.upper(), "handlers": ["stdout"], "propagate": False},
+            # What is wrong with a picture is told to its sender, not to whoever watches the service.
+            "PIL": {"level": "CRITICAL"},
             "gunicorn.access": {"level": "CRITICAL", "propagate": False},
         },
     }

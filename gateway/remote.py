@@ -231,6 +231,6 @@ def _retry_after_s(value: str | None, otherwise_s: float) -> float:
             seconds = float(value)
         else:
             seconds = (parsedate_to_datetime(value or "") - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return otherwise_s
     return max(_SHORTEST_PAUSE_S, seconds)

@@ -14,7 +14,7 @@ from typing import Final
 from gateway import drift
 from gateway.cli import output
 from gateway.cli.asking import ask
-from gateway.cli.output import Earlier, Output, OutputError
+from gateway.cli.output import Earlier, Output, OutputError, OutputLost
 from gateway.cli.progress import Progress
 from gateway.cli.results import Csv, Format, JsonLines, Lines, Sentences
 from gateway.cli.sources import Picture, SourceError, Sources, find
@@ -48,7 +48,7 @@ exit status:
   0  every picture has an answer
   1  some have a problem instead, such as a broken file; the output says which
   2  wrong use: nothing was asked
-  3  some have neither, because the service failed; the same command asks only for those
+  3  some have neither, because the service failed or the disk is full; the same command asks only for those
   130  interrupted; the same command goes on
 """
 
@@ -69,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_ALL
+    except OutputLost as error:
+        print(f"whence: {error}", file=sys.stderr)
         return NOT_ALL
     except (SourceError, OutputError, _Misuse, drift.NoReport, OSError) as error:
         print(f"whence: {error}", file=sys.stderr)

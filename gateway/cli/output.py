@@ -16,7 +16,11 @@ _ERRORS: Final = "surrogateescape"  # file names may hold bytes that are no UTF-
 
 
 class OutputError(ValueError):
-    """The output cannot be written or taken up; the text says why."""
+    """The output cannot be begun or taken up; the text says why."""
+
+
+class OutputLost(Exception):
+    """The output took some results and then no more, as a full disk does; the text says why."""
 
 
 @dataclass
@@ -40,8 +44,15 @@ class Output:
         self._put(self._lines.line(picture, result))
 
     def _put(self, text: str) -> None:
-        self._stream.write(text.encode(errors=_ERRORS))
-        self._stream.flush()
+        data = memoryview(text.encode(errors=_ERRORS))
+        try:
+            while data:  # a disk that is nearly full takes a part
+                data = data[self._stream.write(data) :]
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputLost(f"the output cannot be written: {error.strerror}") from error
 
 
 def to_stdout(lines: Lines) -> Output:
@@ -65,7 +76,7 @@ def taken_up(path: Path, form: Format) -> Iterator[tuple[Output, Earlier]]:
                 earlier.problems += bool(record["problem"])
             stream.truncate(form.whole(data))
             yield Output(stream, form, begun=form.whole(data) > 0), earlier
-    except OSError as error:  # in the body too: a disk may become full
+    except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
 

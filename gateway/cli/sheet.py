@@ -74,7 +74,7 @@ def _thumbnail(picture: Picture | None) -> str:
         width, height = original.upright_size
         scale = min(1.0, THUMBNAIL / max(width, height))
         small = original.upright((max(1, round(width * scale)), max(1, round(height * scale))))
-    except (OSError, images.ImageError):
+    except (OSError, ValueError, images.ImageError):  # ValueError: a catalogue may hold any text as path
         return "cannot be shown"
     data = io.BytesIO()
     small.save(data, "JPEG", quality=QUALITY)

@@ -50,7 +50,8 @@ def _at(path: Path) -> Iterator[Picture]:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(files):
                 file = Path(folder, name)
-                if file.suffix.lower() in SUFFIXES and not name.startswith("."):
+                wanted = file.suffix.lower() in SUFFIXES and not name.startswith(".")
+                if wanted and (file.is_file() or file.is_symlink()):  # not a pipe, which would be read for ever
                     yield Picture(str(file), file)
     else:
         yield Picture(str(path), path)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -267,6 +268,31 @@ def test_a_file_that_is_no_output_is_left_as_it_is(url: str, album: Path) -> Non
     assert letter.read_text() == "Dear curator,\nno newline at the end"
 
 
+def test_a_disk_that_becomes_full_is_told_and_gone_on_after(url: str, album: Path, tmp_path: Path) -> None:
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # the write that would go beyond is a short one
+
+    out, environ = tmp_path / "out.csv", os.environ | {"PYTHONPATH": str(ROOT)}
+    line = command(url, album, "-o", out)
+    done = subprocess.run(line, env=environ, preexec_fn=little_room, capture_output=True, text=True, check=False)
+    assert (done.returncode, out.stat().st_size) == (3, 500)
+    assert "cannot be written" in done.stderr
+    assert whence(url, album, "-o", out).returncode == 0
+    assert [row["culture"] for row in results(out)] == list(NAMES) * 3
+
+
+def test_standard_output_that_takes_nothing_is_told(url: str, album: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        environ = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command(url, album), env=environ, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (3, False)
+
+
+def test_a_pipe_in_a_folder_is_no_picture(url: str, album: Path) -> None:
+    os.mkfifo(album / "pipe.jpg")
+    assert len(rows(whence(url, album).stdout)) == 9
+
+
 # The contact sheet
 
 
@@ -286,6 +312,13 @@ def test_the_sheet_tells_problems(url: str, album: Path, tmp_path: Path) -> None
     (album / "4.jpg").write_text("no picture")
     whence(url, album, "-o", tmp_path / "out.jsonl", "--html", tmp_path / "sheet.html")
     assert "cannot be shown" in (tmp_path / "sheet.html").read_text()
+
+
+def test_the_sheet_stands_any_path_of_a_catalogue(url: str, album: Path, tmp_path: Path) -> None:
+    (album / "list.csv").write_text("path\n0.jpg\na\0b.jpg\nhttp://example.org/1.jpg\n")
+    done = whence(url, album / "list.csv", "-o", tmp_path / "out.csv", "--html", tmp_path / "sheet.html")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert (tmp_path / "sheet.html").read_text().count("cannot be shown") == 2
 
 
 # The command itself

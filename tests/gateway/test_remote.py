@@ -86,6 +86,12 @@ def test_retry_after_may_be_a_date(service: Service) -> None:
     assert service.times[1] - service.times[0] >= 0.9  # the date has whole seconds
 
 
+@pytest.mark.parametrize("value", ["soon", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "-1", ""])
+def test_a_retry_after_that_is_none_is_passed_over(service: Service, value: str) -> None:
+    service.fails(503, retry_after=value)
+    assert Whence(service.url).classify(b"x").culture == "Greek"
+
+
 def test_threads_pause_together(service: Service) -> None:
     service.fails(503, retry_after="1")
     whence = Whence(service.url)
