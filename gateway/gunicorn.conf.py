@@ -4,6 +4,7 @@ Run: gunicorn -c gateway/gunicorn.conf.py 'gateway:create_app()'
 """
 
 import os
+import re
 import shutil
 import ssl
 import tempfile
@@ -15,7 +16,8 @@ from gateway.settings import Settings
 
 _settings = Settings.from_environ()
 
-bind = f"{_settings.host}:{_settings.port}"
+_host = f"[{_settings.host}]" if re.fullmatch("[^][]*:[^][]*", _settings.host) else _settings.host  # IPv6
+bind = f"{_host}:{_settings.port}"
 # A request waits for the model most of its life: threads, not processes.
 worker_class = "gateway.worker.Worker"
 workers = _settings.workers

@@ -19,19 +19,26 @@ class Gateway:
     """gunicorn with the gateway's own configuration, on a free port, with settings of the test."""
 
     def __init__(
-        self, log: Path, *, tls: dict[str, str] | None = None, env: dict[str, str] | None = None, **settings: object
+        self,
+        log: Path,
+        *,
+        listen: str = "127.0.0.1",
+        tls: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
+        **settings: object,
     ) -> None:
         """`tls` maps names to files for the client's side, `env` is added to the environment."""
         self.log = log
         environ = {name: value for name, value in os.environ.items() if not name.startswith("WHENCE_")}
         environ |= {f"WHENCE_{name.upper()}": str(value) for name, value in settings.items()}
         environ |= env or {}
-        environ |= {"WHENCE_HOST": "127.0.0.1", "WHENCE_PORT": "0", "PYTHONPATH": str(ROOT)}
+        environ |= {"WHENCE_HOST": listen, "WHENCE_PORT": "0", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py", "gateway:create_app()"]
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
         self.port = self._wait_for_port()
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        host = "[::1]" if ":" in listen else listen
+        self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
         # One client for all: each new one would read the system's certificates, which takes longer than a request.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         verify: ssl.SSLContext | bool = False
@@ -44,7 +51,7 @@ class Gateway:
     def _wait_for_port(self) -> int:
         end = time.monotonic() + START_LIMIT_S
         while time.monotonic() < end:
-            found = re.search(r"Listening at: https?://127\.0\.0\.1:(\d+)", self.log.read_text())
+            found = re.search(r"Listening at: https?://(?:127\.0\.0\.1|\[::1\]):(\d+)", self.log.read_text())
             if found:
                 return int(found[1])
             assert self.process.poll() is None, self.log.read_text()

@@ -2,10 +2,13 @@
 
 import io
 import os
+import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -19,7 +22,7 @@ from gateway.quota import Quota
 from gateway.settings import Settings, SettingsError
 from tests.fakes import FaultyModelServer
 from tests.gateway.conftest import noise, picture
-from tests.gateway.processes import Gateway
+from tests.gateway.processes import ROOT, Gateway
 from tests.listening import listening
 
 KEY, LINE = new_key("catalogue")
@@ -191,6 +194,28 @@ def test_the_gateway_speaks_tls_and_can_insist_on_a_certificate(
     with httpx.Client(base_url=gateway.url, verify=context) as stranger, pytest.raises(httpx.HTTPError):
         stranger.get("/healthz")
     assert gateway.http.post("/v1/predict", content=noise((300, 300))).status_code == 200
+
+
+def test_the_health_check_of_the_image_speaks_tls_too(start: Callable[..., Gateway], pem: dict[str, str]) -> None:
+    tls = {"tls_cert_file": pem["server.pem"], "tls_key_file": pem["server.key"], "tls_client_ca_file": pem["ca.pem"]}
+    gateway = start(**tls, tls=pem)
+    environ = {f"WHENCE_{name.upper()}": path for name, path in tls.items()} | {"WHENCE_PORT": str(gateway.port)}
+    command = [sys.executable, "-I", str(ROOT / "gateway/healthcheck.py")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, '{"status": "ready"}\n')
+
+
+@pytest.mark.parametrize("words", [b"", b"\x16\x03\x01\x02\x00\x01"])  # none, and half a handshake
+def test_handshakes_that_stall_hold_no_thread(start: Callable[..., Gateway], pem: dict[str, str], words: bytes) -> None:
+    gateway = start(
+        tls_cert_file=pem["server.pem"], tls_key_file=pem["server.key"], tls=pem,
+        threads=16, max_in_flight=16, head_timeout_s=30,
+    )  # fmt: skip
+    with ExitStack() as held:
+        for _ in range(48):
+            client = held.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+            client.sendall(words)
+        assert gateway.http.get("/healthz", timeout=10).status_code == 200
 
 
 def test_the_gateway_speaks_mutual_tls_to_the_model_server(make_app: Callable[..., Flask], pem: dict[str, str]) -> None:

@@ -33,6 +33,12 @@ def test_a_wrong_setting_stops_the_start_by_name(tmp_path: Path) -> None:
     assert "WHENCE_MAX_PIXEL is no setting of the gateway; did you mean WHENCE_MAX_PIXELS?" in run.stdout + run.stderr
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_it_listens_on_ipv6(tmp_path: Path, host: str) -> None:
+    gateway = Gateway(tmp_path / "log", listen=host, backend="127.0.0.1:1", drain_s=0)
+    assert gateway.stop() == 0
+
+
 def test_tensorflow_is_not_even_installed_here() -> None:
     code = (
         "import gateway.app, gateway.client, sys; print([m for m in sys.modules if 'tensorflow' in m or 'keras' in m])"
