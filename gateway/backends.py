@@ -23,6 +23,7 @@ from gateway.metrics import Metrics
 log = logging.getLogger("whence.backends")
 
 PROBE_EVERY_S: Final = 0.25  # how often a resting server is looked at
+REFUSED_S: Final = 1.0  # how long others are preferred to a server that said no
 SILENCE_S: Final = 2.0  # a server that is silent this long may have swallowed a call
 _TARGET: Final = re.compile(r"(?:dns:///)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\s,:/]+)):(?P<port>\d+)")
 
@@ -51,6 +52,7 @@ class Backend(Generic[C]):
     breaker: Breaker = field(default_factory=Breaker)
     busy: int = 0  # calls under way
     answered: float = -math.inf  # time.monotonic() of the last answer
+    refused: float = -math.inf  # and of the last time it said no
 
 
 def resolve(target: str) -> set[str]:
@@ -115,12 +117,16 @@ class Backends(Generic[C]):
 
     @contextmanager
     def lend(self, avoid: Backend[C] | None = None) -> Iterator[Backend[C] | None]:
-        """The least busy server that is well, other than `avoid`, for the time of the block; None if there is none."""
+        """The least busy server that is well, other than `avoid`, for the time of the block; None if there is none.
+
+        Who says no is quick and never busy: it would draw ever more requests if others were not preferred for a while.
+        """
+        lately = time.monotonic() - REFUSED_S
         with self._lock:
             well = [each for each in self._backends.values() if each.breaker.closed and each is not avoid]
             # Among equals take turns.
             start = next(self._turn) % len(well) if well else 0
-            backend = min(well[start:] + well[:start], key=lambda each: each.busy, default=None)
+            backend = min(well[start:] + well[:start], key=lambda each: (each.refused > lately, each.busy), default=None)
             if backend:
                 backend.busy += 1
         try:
@@ -134,6 +140,10 @@ class Backends(Generic[C]):
         """Tell that `backend` answered."""
         backend.answered = time.monotonic()
         backend.breaker.success()
+
+    def refused(self, backend: Backend[C]) -> None:
+        """Tell that `backend` said no, as one that is full does: no failure, but others may have room."""
+        backend.refused = time.monotonic()
 
     def failed(self, backend: Backend[C], asked: float) -> None:
         """Tell that a call begun at `asked` (of time.monotonic()) failed by the fault of `backend`.

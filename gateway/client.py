@@ -274,6 +274,8 @@ class PredictionClient:
             # A client that gives its request hardly any time proves nothing against the server.
             if _elsewhere(error) or (code is grpc.StatusCode.DEADLINE_EXCEEDED and left_s >= SILENCE_S):
                 pool.failed(backend, asked)
+            elif code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                pool.refused(backend)
             raise
         self._metrics.rpcs.labels("OK").inc()
         pool.succeeded(backend)
