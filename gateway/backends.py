@@ -126,7 +126,8 @@ class Backends(Generic[C]):
             well = [each for each in self._backends.values() if each.breaker.closed and each is not avoid]
             # Among equals take turns.
             start = next(self._turn) % len(well) if well else 0
-            backend = min(well[start:] + well[:start], key=lambda each: (each.refused > lately, each.busy), default=None)
+            in_turn = well[start:] + well[:start]
+            backend = min(in_turn, key=lambda each: (each.refused > lately, each.busy), default=None)
             if backend:
                 backend.busy += 1
         try:
