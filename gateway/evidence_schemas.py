@@ -59,18 +59,26 @@ def _art_object() -> dict[str, Any]:
     return _object(dict.fromkeys(names, _TEXT) | {"similarity": similarity})
 
 
+_HEATMAP: Final = _object(
+    {
+        "culture": _TEXT,
+        "png": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"},
+        "scale": _TEXT,
+        "lowest": _NUMBER,
+        "highest": _NUMBER,
+    }
+)
+
 SCHEMAS: Final[dict[str, Any]] = {
     "Explanation": _object(
         {
-            "heatmap": _object(
-                {
-                    "culture": _TEXT,
-                    "png": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"},
-                    "scale": _TEXT,
-                    "lowest": _NUMBER,
-                    "highest": _NUMBER,
-                }
-            ),
+            "heatmap": _HEATMAP,
+            "heatmaps": {
+                "type": "array",
+                "items": _HEATMAP,
+                "maxItems": explanations.MAX_HEATMAPS,
+                "description": "Of the likeliest cultures, likeliest first.",
+            },
             "neighbours": _object(
                 {
                     "index": {

@@ -19,12 +19,14 @@ from gateway.replies import Prediction
 from serving import contract
 
 HEATMAP: Final = "heatmap"
+HEATMAPS: Final = "heatmaps"
 NEIGHBOURS: Final = "neighbours"
 DECISION: Final = "decision"
 PROVENANCE: Final = "provenance"
-KINDS: Final = (HEATMAP, NEIGHBOURS, DECISION, PROVENANCE)
+KINDS: Final = (HEATMAP, HEATMAPS, NEIGHBOURS, DECISION, PROVENANCE)
 MAX_NEIGHBOURS: Final = 50
 DEFAULT_NEIGHBOURS: Final = 5
+MAX_HEATMAPS: Final = 32  # of one picture, so that a model of a thousand labels stays cheap
 
 SCALE: Final = "linear: 0 is the lowest share of the culture's evidence, 255 the highest; one pixel for each position"
 PIXELS: Final = (
@@ -96,6 +98,9 @@ class Explainer:
             told[DECISION] = decision(prediction)
         if HEATMAP in wanted.kinds:
             told[HEATMAP] = _told_heatmap(*heatmap(prediction, wanted))
+        if HEATMAPS in wanted.kinds:
+            evidence, likeliest = _evidence(prediction), prediction.cultures[:MAX_HEATMAPS]
+            told[HEATMAPS] = [_told_heatmap(culture, Heatmap(evidence.shares(culture))) for culture in likeliest]
         if NEIGHBOURS in wanted.kinds:
             told[NEIGHBOURS] = self._neighbours.of(_evidence(prediction), model["version"], wanted.neighbours)
         if PROVENANCE in wanted.kinds:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from flask import Blueprint, render_template
+from flask import Blueprint, current_app, render_template
 
 _HERE: Final = Path(__file__).parent
 
@@ -36,5 +36,5 @@ page = Blueprint("page", __name__, template_folder="templates", static_folder="s
 
 @page.get("/")
 def show() -> str:
-    """The page, ready to take a picture."""
-    return render_template("whence.html", samples=SAMPLES)
+    """The page, ready to take a picture; it asks what people believe where that is kept."""
+    return render_template("whence.html", samples=SAMPLES, feedback="feedback" in current_app.extensions)

@@ -17,7 +17,7 @@ from PIL import Image
 from serving import images, index
 from serving.index import ArtObject
 from tests.explaining import LEAST, RELEASE, explaining
-from tests.fakes import Behaviour, FaultyModelServer, floats, good, strings
+from tests.fakes import LABELS, Behaviour, FaultyModelServer, floats, good, strings
 from tests.gateway.conftest import BLUE, RED, picture
 
 OBJECTS = (
@@ -90,6 +90,17 @@ def test_the_heat_map_can_be_scaled_back_to_shares(http: FlaskClient) -> None:
     told = explanation(http, "explain=heatmap", half_red_half_blue())["heatmap"]
     assert told["lowest"] == pytest.approx(0, abs=1e-6)
     assert told["highest"] == pytest.approx(1 / 196, abs=1e-6)
+
+
+def test_the_heat_maps_of_all_cultures_come_likeliest_first(http: FlaskClient) -> None:
+    told = explanation(http, "explain=heatmaps", half_red_half_blue())["heatmaps"]
+    alone = [
+        explanation(http, f"explain=heatmap&culture={each['culture']}", half_red_half_blue())["heatmap"]
+        for each in told
+    ]
+    assert told == alone
+    assert [each["culture"] for each in told][:2] == ["red", "blue"]
+    assert len(told) == len(LABELS)
 
 
 def test_a_flat_map_is_black(http: FlaskClient) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -88,16 +89,18 @@ def service() -> Iterator[Service]:
 
 
 @contextmanager
-def serving_objects(folder: Path, objects: Sequence[ArtObject]) -> Iterator[Service]:
+def serving_objects(folder: Path, objects: Sequence[ArtObject], **settings: Any) -> Iterator[Service]:
     """A model whose cultures and maps are the picture's colour channels, and an index of `objects`, one in each."""
     (folder / "7").mkdir()
     axes = np.eye(3, dtype=np.float32)[np.arange(len(objects)) % 3]
     index.write(folder / "7", objects, axes, model_name="culture", model_version=7, release_sha256=RELEASE)
     with FaultyModelServer(behaviour=explaining) as server:
-        app = create_app(Settings(backend=server.address, index=str(folder)))
+        app = create_app(Settings(backend=server.address, index=str(folder), **settings))
         with listening(app) as url:
             yield Service(url, server)
         app.extensions["whence"].close()
+        if "feedback" in app.extensions:
+            app.extensions["feedback"].close()
 
 
 @pytest.fixture(scope="session")

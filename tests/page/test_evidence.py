@@ -4,7 +4,6 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -12,7 +11,6 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from serving.index import ArtObject
-from tests.fakes import fail
 from tests.page.conftest import Service, serving_objects
 
 OBJECTS = (
@@ -84,12 +82,12 @@ def test_the_focus_goes_on_to_the_choice_of_cultures(answered: Page) -> None:
     expect(answered.get_by_label("Where it looked for")).to_be_focused()
 
 
-def test_a_map_that_was_looked_at_is_not_asked_for_again(answered: Page, service: Service) -> None:
+def test_no_map_is_asked_for_after_the_answer(answered: Page, service: Service) -> None:
     look(answered)
     for culture in ("blue", "red", "blue"):
         answered.get_by_label("Where it looked for").select_option(culture)
         expect(answered.locator(".evidence-words")).to_contain_text(f"spoke for {culture}")
-    assert len(service.server.calls) == 2
+    assert len(service.server.calls) == 1
 
 
 def test_the_objects_it_resembles_are_listed_nearest_first(answered: Page) -> None:
@@ -102,11 +100,14 @@ def test_only_addresses_of_the_web_become_links(answered: Page) -> None:
     expect(links).to_have_attribute("href", "https://example.org/1")
 
 
-def test_evidence_that_cannot_be_had_is_told_in_words(answered: Page, service: Service) -> None:
+def test_an_answer_opened_again_has_the_maps_of_all_cultures(answered: Page, service: Service) -> None:
+    answered.get_by_role("button", name="Remove").click()
+    answered.get_by_role("button", name="Open again").click()
     look(answered)
-    service.server.script(*[fail(grpc.StatusCode.UNAVAILABLE)] * 3)
     answered.get_by_label("Where it looked for").select_option("blue")
-    expect(answered.locator(".evidence-words")).to_contain_text("The model is not available at the moment")
+    expect(answered.locator(".evidence-words")).to_contain_text("spoke for blue")
+    assert [darkness(answered, 40), darkness(answered, 200)] == [255, 0]
+    assert len(service.server.calls) == 1
 
 
 def test_axe_finds_nothing_in_the_evidence(answered: Page) -> None:

@@ -3,7 +3,7 @@
 const TIMEOUT_MS = 60_000; // longer than any deadline of the service: normally it is the service that says when it was too slow
 
 const BROKEN_CONTRACT = 502; // what the service answers when a model gave it something else than it asked for
-const EVERYTHING = ["decision", "heatmap", "neighbours", "provenance"];
+const EVERYTHING = ["decision", "heatmaps", "neighbours", "provenance"];
 let explains = true; // until a model is seen that does not: somebody else's may know no more than plain answers
 
 /** What went wrong, in words for people. `requestId` finds it in the service's log; `status` is HTTP's, 0 without one;
@@ -34,9 +34,9 @@ export async function ask(picture, signal) {
 }
 
 /** The model's answer for one picture (a Blob), unless `signal` aborts it: `{requestId, model, culture, probability, decision,
- * top, explanation}`. `explain` is a list of the API's kinds; `culture` is whose heat map. */
-export async function classify(picture, signal, { explain = ["decision"], culture } = {}) {
-  const query = new URLSearchParams({ explain: explain.join(","), ...(culture && { culture }) });
+ * top, explanation}`. `explain` is a list of the API's kinds. */
+export async function classify(picture, signal, { explain = ["decision"] } = {}) {
+  const query = new URLSearchParams({ explain: explain.join(",") });
   const response = await post(`/v1/predict?${query}`, picture, signal);
   const reply = await response.json().catch(() => null);
   const requestId = reply?.request_id ?? response.headers.get("X-Request-ID");
@@ -52,13 +52,26 @@ export async function classify(picture, signal, { explain = ["decision"], cultur
   return { requestId, model: reply.model, ...prediction };
 }
 
-async function post(address, picture, signal) {
+/** Tells the service which culture somebody believes in, about an `answer` of `classify`. When it returns, it is kept. The same
+ * `key` is kept once, so that it may be sent again. */
+export async function say({ requestId, explanation }, { culture, note }, key, signal) {
+  const digest = explanation?.provenance?.picture_sha256;
+  const body = JSON.stringify({ request_id: requestId, culture, note, ...(digest && { picture_sha256: digest }) });
+  const response = await post("/v1/feedback", body, signal, { "Content-Type": "application/json", "Idempotency-Key": key });
+  if (response.ok) return;
+  const { title = "The service gave no answer", detail = "", request_id: id } = await response.json().catch(() => ({}));
+  throw new Problem(title, detail, { requestId: id, status: response.status });
+}
+
+// The service goes by a picture's bytes. The browser's guess from the file's name would only be one more thing to be wrong.
+const BYTES = { "Content-Type": "application/octet-stream" };
+
+async function post(address, body, signal, headers = BYTES) {
   try {
     return await fetch(address, {
       method: "POST",
-      body: picture,
-      // The service goes by the bytes. The browser's guess from the file's name would only be one more thing to be wrong.
-      headers: { "Content-Type": "application/octet-stream", Accept: "application/json" },
+      body,
+      headers: { Accept: "application/json", ...headers },
       signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
     });
   } catch (error) {

@@ -2,23 +2,30 @@
 
 import { bars } from "./bars.js";
 import { Evidence } from "./evidence.js";
+import { maps } from "./heat.js";
 import { preview } from "./history.js";
+import { Opinion } from "./opinion.js";
 import { Report } from "./report.js";
 import { moment, worded } from "./words.js";
 
 export class Card {
   /** `submission` is {name, picture: Blob | null, sample?: {title, artist, date, culture, url}, entry?}, with the kept `entry`
    * that it was opened from: then there is nobody to ask. */
-  constructor(submission, { onAgain, onRemove, onPrint }) {
+  constructor(submission, { onAgain, onRemove, onPrint, onSaid }) {
     this.submission = submission;
     this.kept = submission.entry?.id ?? null; // its id among the kept answers
+    this.keeping = null; // until it is kept, or refused
     this.report = null; // once there is an answer
     this.removed = new AbortController();
     this.element = document.getElementById("card").content.cloneNode(true).firstElementChild;
     this.#draw();
-    this.#evidence = new Evidence((name) => this.#part(name), submission.entry ? null : submission.picture, {
+    this.#evidence = new Evidence((name) => this.#part(name), (map) => this.report.heat(map));
+    this.#opinion = new Opinion((name) => this.#part(name), {
       signal: this.removed.signal,
-      onMap: (culture, png) => this.report.heat(culture, png),
+      onSaid: (said) => {
+        this.said(said);
+        onSaid(this, said);
+      },
     });
     this.#part("again").addEventListener("click", () => onAgain(this));
     this.#part("print").addEventListener("click", () => onPrint(this));
@@ -27,6 +34,7 @@ export class Card {
   }
 
   #evidence;
+  #opinion;
 
   /** Fulfilled with the card when the picture has its size on the page, or can have none. */
   drawn() {
@@ -51,13 +59,20 @@ export class Card {
     this.#write("reference", sample ? `The Met catalogues it as ${sample.culture}.` : "");
     this.#part("bars").replaceChildren(...bars(answer.top ?? []));
     this.#evidence.offer(answer);
+    this.#opinion.offer(answer);
     const record = `Model ${answer.model.name}, version ${answer.model.version}\nRequest ${answer.requestId}\n`;
     this.#part("record").replaceChildren(record, moment(at), this.submission.entry ? ", kept in this browser" : "");
     this.#part("print").hidden = false;
     this.report = new Report({ name, sample, answer, at, picture: this.#part("shown").hidden ? "" : this.#part("shown").src });
-    const { heatmap } = answer.explanation ?? {};
-    if (heatmap) this.report.heat(heatmap.culture, heatmap.png);
+    const [map] = maps(answer);
+    if (map) this.report.heat(map);
     return `${name}: ${words.spoken}`;
+  }
+
+  /** Shows what somebody said about the answer, undefined for nothing. */
+  said(said) {
+    this.#opinion.show(said);
+    this.report.said(said);
   }
 
   /** Shows a Problem and returns the sentence that tells it. */
@@ -108,6 +123,8 @@ export class Card {
     this.#part("bars").replaceChildren();
     for (const button of ["again", "print"]) this.#part(button).hidden = true;
     this.#evidence.offer(null);
+    this.#opinion.offer(null);
+    this.#opinion.show(null);
   }
 
   #write(part, text) {

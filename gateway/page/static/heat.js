@@ -3,6 +3,11 @@
 export const DARKNESS = [12, 9, 6]; // on the screen: where the model looked, light falls
 export const PAPER = [255, 255, 255]; // in print: what it left out fades
 
+/** The maps of an answer as {culture, png: base64}, the answered culture's first. Answers kept by an older page have one. */
+export function maps({ explanation } = {}) {
+  return explanation?.heatmaps ?? (explanation?.heatmap ? [explanation.heatmap] : []);
+}
+
 /** Draws `png` (base64: few grey pixels, white where the model looked) as a veil of `colour` on `canvas`. */
 export async function veil(canvas, png, colour) {
   const image = new Image();

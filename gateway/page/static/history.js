@@ -1,5 +1,5 @@
 // Answers kept in this browser, in IndexedDB because pictures are too large for localStorage. Nothing here is ever sent.
-// A kept answer is {at: ms, name, sample?, answer, preview: Blob | null, bytes}; it gets its `id` when it is kept.
+// A kept answer is {at: ms, name, sample?, answer, said?, preview: Blob | null, bytes}; it gets its `id` when it is kept.
 // Every function rejects when the browser refuses: a private window, storage forbidden, no room.
 
 const DATABASE = "whence";
@@ -29,6 +29,15 @@ export function kept() {
   return within("readonly", (store) => {
     each(store, (cursor) => result.push(cursor.value));
     return { result };
+  });
+}
+
+/** Adds what somebody `said` to an answer that is kept. */
+export function add(id, said) {
+  return within("readwrite", (store) => {
+    const found = store.get(id);
+    found.onsuccess = () => found.result && store.put({ ...found.result, said });
+    return found;
   });
 }
 

@@ -3,7 +3,7 @@
 import { bars } from "./bars.js";
 import { PAPER, veil } from "./heat.js";
 import { neighbours } from "./neighbours.js";
-import { decided, moment, worded } from "./words.js";
+import { decided, moment, opinion, worded } from "./words.js";
 
 const MOST_BARS = 10;
 const MOST_NEIGHBOURS = 8; // what fits below the rest on the smaller of A4 and US Letter
@@ -18,12 +18,17 @@ export class Report {
     this.#part("facts").replaceChildren(...facts({ name, answer }));
   }
 
-  /** Shows where the model looked for `culture`; `png` is the map in base64. */
-  async heat(culture, png) {
+  /** Shows where the model looked for a culture, given its map. */
+  async heat({ culture, png }) {
     if (!this.#part("picture").src) return;
     await veil(this.#part("heat"), png, PAPER);
     this.#part("looked").hidden = false;
     this.#part("looked-words").textContent = `Where it looked: what spoke for ${culture} is in full colour.`;
+  }
+
+  /** Shows what somebody said about the answer, undefined for nothing. */
+  said(said) {
+    this.#write("said", said ? opinion(said) : "");
   }
 
   #answer(answer, at) {

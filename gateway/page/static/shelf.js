@@ -24,7 +24,8 @@ export class Shelf {
   #onOpen;
   #onEmptied;
   #all = false;
-  #items = new Map(); // id -> <li>; an answer once kept never changes
+  #items = new Map(); // id -> <li>; nothing of an answer that is listed ever changes
+  #entries = new Map(); // id -> the entry as it is kept now
 
   /** Keeps an answer and gives its id, or null when the browser refuses. */
   async keep(entry) {
@@ -33,8 +34,15 @@ export class Shelf {
     return id;
   }
 
+  /** Adds what somebody `said` to a kept answer. */
+  async add(id, said) {
+    await this.#unlessRefused(history.add(id, said));
+    await this.refresh();
+  }
+
   async refresh() {
     const entries = (await this.#unlessRefused(history.kept())) ?? [];
+    this.#entries = new Map(entries.map((entry) => [entry.id, entry]));
     const shown = this.#all ? entries : entries.slice(0, FEW);
     this.#show(shown);
     more.hidden = shown.length === entries.length;
@@ -62,7 +70,7 @@ export class Shelf {
     item.querySelector(".kept-name").textContent = entry.name;
     item.querySelector(".kept-answer").textContent = brief(entry.answer);
     item.querySelector(".kept-moment").append(moment(entry.at));
-    item.querySelector(".kept-open").addEventListener("click", () => this.#onOpen(entry));
+    item.querySelector(".kept-open").addEventListener("click", () => this.#onOpen(this.#entries.get(entry.id)));
     const forget = item.querySelector(".kept-forget");
     forget.setAttribute("aria-label", `Forget ${entry.name}, ${brief(entry.answer)}`);
     forget.addEventListener("click", () => this.#forget(entry.id, [...list.children].indexOf(item)));

@@ -27,7 +27,7 @@ function take(submissions) {
 
 /** Puts cards up above the others, and brings the first into sight. */
 function hang(submissions) {
-  const hung = submissions.map((submission) => new Card(submission, { onAgain: enqueue, onRemove: discard, onPrint: printer.one }));
+  const hung = submissions.map((submission) => new Card(submission, { onAgain: enqueue, onRemove: discard, onPrint: printer.one, onSaid: remember }));
   for (const card of hung) cards.set(card.element, card);
   results.prepend(...hung.map((card) => card.element));
   hung[0].drawn().then(show);
@@ -61,7 +61,7 @@ function answered(card, answer) {
   const at = Date.now();
   const sentence = card.answered(answer, at);
   printer.refresh();
-  keep(card, { at, answer });
+  card.keeping = keep(card, { at, answer });
   return sentence;
 }
 
@@ -71,13 +71,20 @@ async function keep(card, { at, answer }) {
   card.kept = await shelf.keep({ at, name, sample, answer, preview });
 }
 
+/** Keeps what somebody said beside the answer it is about. */
+async function remember(card, said) {
+  await card.keeping;
+  if (card.kept !== null) await shelf.add(card.kept, said);
+}
+
 /** Shows a kept answer again, without asking anybody. */
 function reopen(entry) {
-  const { name, sample, preview: picture, answer, at } = entry;
+  const { name, sample, preview: picture, answer, said, at } = entry;
   let card = [...cards.values()].find(({ kept }) => kept === entry.id);
   if (!card) {
     [card] = hang([{ name, sample, picture, entry }]);
     card.answered(answer, at);
+    card.said(said);
     printer.refresh();
   }
   card.focus();

@@ -57,6 +57,11 @@ export function decided({ decision, explanation }) {
   return `${sentence} Its measure of strangeness is ${strangeness.toFixed(2)}, ${compared} the limit of ${greatest.toFixed(2)}.`;
 }
 
+/** What somebody `said` about an answer, in sentences. */
+export function opinion({ culture, note, at }) {
+  return `Judged to be ${culture}${note ? `: “${note}”` : ""}. Told to the service on ${MOMENT.format(at)}.`;
+}
+
 /** An answer in a few words, for a list. */
 export function brief({ decision, culture, probability }) {
   if (decision === "out_of_distribution") return "Unlike anything it was trained on";
