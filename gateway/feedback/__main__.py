@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import astuple, fields
-from typing import TextIO
+from typing import Final, TextIO
 
 from gateway.feedback.entries import Entry, Kept
 from gateway.feedback.stores import open_store
 from gateway.settings import PREFIX, SettingsError
 
+FORMULA: Final = ("=", "+", "-", "@", "\t")  # what a spreadsheet computes, though somebody only wrote it
 VARIABLE = f"{PREFIX}FEEDBACK_DATABASE"
 
 
@@ -40,7 +41,12 @@ def write(entries: Iterable[Kept], out: TextIO) -> None:
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["received_at", *(field.name for field in fields(Entry))])
     for kept in entries:
-        rows.writerow([kept.received_at, *astuple(kept.entry)])
+        rows.writerow([kept.received_at, *map(_harmless, astuple(kept.entry))])
+
+
+def _harmless(cell: str) -> str:
+    """The cell, with an apostrophe before what a spreadsheet would take for a formula and compute."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 if __name__ == "__main__":

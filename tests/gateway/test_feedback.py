@@ -18,7 +18,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from gateway.feedback.entries import Entry
+from gateway.feedback.__main__ import write
+from gateway.feedback.entries import Entry, Kept
 from gateway.feedback.stores import SqliteStore, Store, open_store
 from gateway.settings import Settings, SettingsError
 from tests.gateway.processes import Gateway
@@ -164,6 +165,15 @@ def test_export_is_csv_for_the_next_training_run(http: FlaskClient, database: Pa
     (row,) = csv.DictReader(io.StringIO(run.stdout))
     assert row.pop("received_at").startswith("20")
     assert row == GOOD | {"note": 'says "Leiden", 1640\nsee back'}
+
+
+@pytest.mark.parametrize("note", ["=HYPERLINK(1)", "+1", "-1+1", "@SUM(1)", "\t=1"])
+def test_a_spreadsheet_computes_nothing_of_an_export(note: str) -> None:
+    out = io.StringIO()
+    write([Kept(Entry("abc-1", "Dutch", note), "2026-11-25")], out)
+    [row] = csv.DictReader(io.StringIO(out.getvalue()))
+    assert row["note"] == f"'{note}"
+    assert row["culture"] == "Dutch"
 
 
 def test_nothing_acknowledged_is_lost_when_the_gateway_is_killed(start: Callable[..., Gateway], database: Path) -> None:
