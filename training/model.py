@@ -140,25 +140,28 @@ class Texture(keras.layers.Layer):
         pooled = block if block.shape[1] <= MAP_SIZE else ops.max_pool(block, 2, 2)  # VGG16's own pooling
         return ops.matmul(pooled - ops.mean(pooled, axis=(1, 2), keepdims=True), self.basis)
 
+    def _products(self, directions: Any) -> Any:
+        """[N, h, w, rank] -> [N, rank, rank]: the covariance of each two directions."""
+        flat = ops.reshape(directions, (-1, directions.shape[1] * directions.shape[2], self.rank))
+        return ops.matmul(ops.transpose(flat, (0, 2, 1)), flat) / flat.shape[1]
+
     def _covariances(self, directions: Any) -> Any:
         """[N, h, w, rank] -> [N, pairs]."""
-        flat = ops.reshape(directions, (-1, directions.shape[1] * directions.shape[2], self.rank))
-        square = ops.matmul(ops.transpose(flat, (0, 2, 1)), flat) / flat.shape[1]  # [N, rank, rank]
-        return ops.take(ops.reshape(square, (-1, self.rank**2)), self.pairs @ [self.rank, 1], axis=1)
+        square = ops.reshape(self._products(directions), (-1, self.rank**2))
+        return ops.take(square, self.pairs @ [self.rank, 1], axis=1)
 
     def _covariance_shares(self, directions: Any, kernel: Any) -> Any:
         """[N, h, w, rank] and [pairs, C] -> [N, h, w, C]; averaged over positions it is what the pairs add."""
-        covariances = self._covariances(directions)
-        scales = 1 / ops.sqrt(ops.abs(covariances) + COVARIANCE_FLOOR)  # [N, pairs]
-        forms = ops.expand_dims(scales, -1) * kernel  # [N, pairs, C]
-        place = np.zeros((self.rank, self.rank), np.int32)
-        place[self.pairs[:, 0], self.pairs[:, 1]] = np.arange(len(self.pairs))
-        upper = np.triu(np.ones((self.rank, self.rank), np.float32))[None, :, :, None]
-        forms = ops.reshape(ops.take(forms, place.ravel(), axis=1), (-1, self.rank, self.rank, kernel.shape[1])) * upper
         _, height, width, rank = directions.shape
+        place, upper = np.zeros((rank, rank), np.int32), np.triu(np.ones((rank, rank), np.float32))
+        place[self.pairs[:, 0], self.pairs[:, 1]] = np.arange(len(self.pairs))
+        weights = ops.take(kernel, place.ravel(), axis=0) * upper.reshape(-1, 1)  # each pair once; [rank^2, C]
+        weights = ops.reshape(ops.transpose(weights), (1, -1, rank, rank))
+        scales = 1 / ops.sqrt(ops.abs(self._products(directions)) + COVARIANCE_FLOOR)  # [N, rank, rank]
+        forms = ops.expand_dims(scales, 1) * weights  # [N, C, rank, rank]
         flat = ops.reshape(directions, (-1, 1, height * width, rank))
         # As matrix products; an einsum of the three does twice the work.
-        values = ops.sum(ops.matmul(flat, ops.transpose(forms, (0, 3, 1, 2))) * flat, axis=-1)  # [N, C, h * w]
+        values = ops.sum(ops.matmul(flat, forms) * flat, axis=-1)  # [N, C, h * w]
         return ops.reshape(ops.transpose(values, (0, 2, 1)), (-1, height, width, kernel.shape[1]))
 
     def get_config(self) -> dict[str, Any]:

@@ -45,6 +45,9 @@ class Servable(Protocol):
     def signature_def_map(self) -> Any:
         """The same as a tensorflow.serving.SignatureDefMap, for GetModelMetadata."""
 
+    def widths(self, signature: str) -> tuple[bool, ...]:
+        """The values of `narrow` that run something of their own, so each of them has to be warmed up."""
+
     def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
         """All outputs of a signature; `narrow`: computed beside other runs, where that makes a difference.
 

@@ -92,6 +92,10 @@ class IntermediateRepresentation:
             for _ in range(runs):
                 self._idle[name].put(graph.create_infer_request())
 
+    def widths(self, signature: str) -> tuple[bool, ...]:
+        """One: every run is computed by the same graph."""
+        return (False,)
+
     def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
         """All outputs of a signature, copied out of OpenVINO's buffers."""
         names = self.signatures[signature]

@@ -76,6 +76,10 @@ class SavedModel:
         self._callables: dict[str, _Run] = {}
         self._lock = threading.Lock()
 
+    def widths(self, signature: str) -> tuple[bool, ...]:
+        """One: every run is computed by the same graph."""
+        return (False,)
+
     def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
         """All outputs of a signature; which of them the caller wants is sorted out later.
 

@@ -47,7 +47,7 @@ def warm_up(path: Path, servable: Servable, batching: Batching, *, rest: float =
         # A request with more rows than a run may have is cut to a run's size, as it would be when it is served.
         cut = batching.enabled and (call.rows or 0) > batching.batch_rows
         inputs = {name: array[: batching.batch_rows] if cut else array for name, array in call.inputs.items()}
-        for narrow in (False, True)[: 1 if batching.narrow_runs == 1 else 2]:
+        for narrow in servable.widths(call.signature.name):
             start = time.monotonic()
             servable.run(call.signature.name, inputs, narrow=narrow)
             time.sleep(rest * (time.monotonic() - start))

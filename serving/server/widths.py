@@ -51,6 +51,10 @@ class Both:
         """The same as a tensorflow.serving.SignatureDefMap."""
         return self._wide.signature_def_map
 
+    def widths(self, signature: str) -> tuple[bool, ...]:
+        """Both, where both were loaded."""
+        return (False, True) if signature in self._narrow.signatures else (False,)
+
     def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
         """All outputs of a signature, computed on all cores, or on one beside other runs."""
         chosen = self._narrow if narrow and signature in self._narrow.signatures else self._wide
