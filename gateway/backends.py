@@ -52,7 +52,7 @@ class Backend(Generic[C]):
     breaker: Breaker = field(default_factory=Breaker)
     busy: int = 0  # calls under way
     answered: float = -math.inf  # time.monotonic() of the last answer
-    refused: float = -math.inf  # and of the last time it said no
+    refused: float = -math.inf  # and of the last time it said no, or nonsense
 
 
 def resolve(target: str) -> set[str]:
@@ -143,7 +143,7 @@ class Backends(Generic[C]):
         backend.breaker.success()
 
     def refused(self, backend: Backend[C]) -> None:
-        """Tell that `backend` said no, as one that is full does: no failure, but others may have room."""
+        """Tell that `backend` said no or something that cannot be: it is alive, but others may do better."""
         backend.refused = time.monotonic()
 
     def failed(self, backend: Backend[C], asked: float) -> None:

@@ -193,15 +193,20 @@ class PredictionClient:
         request = pb.PredictRequest(model_spec=spec, inputs={contract.INPUT: to_proto(images)})
         self._budget.deposit()
         self._metrics.retry_budget.set(self._budget.ratio)
+
+        def read(response: pb.PredictResponse) -> replies.Reply:
+            name = self._settings.model_name
+            reply = replies.read(response, rows=len(images), model_name=name, signature=signature)
+            if version not in (None, reply.version):
+                raise ContractBroken(f"version {reply.version} answered instead of {version}")
+            return reply
+
         try:
-            response = self._ask(_Question(request, deadline, metadata, given_up))
+            reply = self._ask(_Question(request, deadline, metadata, given_up, read))
         except NotLoaded as problem:
             if version is None:
                 raise
             raise NotFound(f"there is no version {version}") from problem
-        reply = replies.read(response, rows=len(images), model_name=self._settings.model_name, signature=signature)
-        if version not in (None, reply.version):
-            raise ContractBroken(f"version {reply.version} answered instead of {version}")
         self._metrics.saw_version(self._settings.model_name, reply.version)
         self.answered = time.monotonic()
         return reply
@@ -232,7 +237,7 @@ class PredictionClient:
                 self._pool[1].close()
             self._pool = None
 
-    def _ask(self, question: "_Question") -> pb.PredictResponse:
+    def _ask(self, question: "_Question") -> replies.Reply:
         """Predict on one server, and once more on another where that can help."""
         pool = self.backends
         with pool.lend() as first:
@@ -251,17 +256,18 @@ class PredictionClient:
                 self._metrics.rpc_retries.labels(outcome).inc()
                 raise problem_of(failure.code()) from failure
             try:
-                response = self._call(pool, second, question)
+                reply = self._call(pool, second, question)
             except grpc.RpcError as error:
                 self._metrics.rpc_retries.labels("failure").inc()
                 raise problem_of(error.code()) from error
         self._metrics.rpc_retries.labels("success").inc()
-        return response
+        return reply
 
-    def _call(
-        self, pool: Backends[Connection], backend: Backend[Connection], question: "_Question"
-    ) -> pb.PredictResponse:
-        """Predict on `backend`, and count what that tells of it. Raises grpc.RpcError, Expired or ClientGone."""
+    def _call(self, pool: Backends[Connection], backend: Backend[Connection], question: "_Question") -> replies.Reply:
+        """Predict on `backend`, and count what that tells of it.
+
+        Raises grpc.RpcError, Expired, ClientGone or ContractBroken.
+        """
         asked, left_s = time.monotonic(), question.deadline.left_s
         if left_s <= 0:
             raise Expired
@@ -279,7 +285,11 @@ class PredictionClient:
             raise
         self._metrics.rpcs.labels("OK").inc()
         pool.succeeded(backend)
-        return response
+        try:
+            return question.read(response)
+        except ContractBroken:
+            pool.refused(backend)
+            raise
 
 
 @dataclass(frozen=True)
@@ -290,6 +300,7 @@ class _Question:
     deadline: Deadline
     metadata: tuple[tuple[str, str], ...]
     given_up: Callable[[], bool]
+    read: Callable[[pb.PredictResponse], replies.Reply]  # raises ContractBroken
 
 
 def _wait(call: "grpc.Future[pb.PredictResponse]", given_up: Callable[[], bool]) -> pb.PredictResponse:

@@ -19,7 +19,7 @@ from gateway.context import Deadline
 from gateway.errors import ModelUnavailable, Problem
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from tests.fakes import FaultyModelServer, Hang, fail, good, slow
+from tests.fakes import Behaviour, FaultyModelServer, Hang, changed, fail, good, slow
 
 PIXELS = np.zeros((1, 224, 224, 3), np.uint8)
 ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")  # one port on each, as pods behind a headless Service have
@@ -213,12 +213,17 @@ def test_full_servers_stay_in_the_pool(cluster: Cluster) -> None:
     assert len(only.calls) == 10
 
 
-def test_a_server_that_says_no_at_once_does_not_draw_the_requests(cluster: Cluster) -> None:
+@pytest.mark.parametrize(
+    "useless", [fail(grpc.StatusCode.RESOURCE_EXHAUSTED), changed(lambda reply: reply.outputs.clear())]
+)
+def test_a_server_that_answers_at_once_but_uselessly_does_not_draw_the_requests(
+    cluster: Cluster, useless: Behaviour
+) -> None:
     """It is never busy, so it would be asked first."""
-    full = cluster.add(behaviour=fail(grpc.StatusCode.RESOURCE_EXHAUSTED))
+    quick = cluster.add(behaviour=useless)
     cluster.add(behaviour=slow(0.05))
     outcomes = cluster.ask_often(20, threads=8)
-    assert outcomes["ok"] >= 130, f"{len(full.calls)} of 160 asked the full one"
+    assert outcomes["ok"] >= 130, f"{len(quick.calls)} of 160 asked the useless one"
 
 
 def test_second_attempts_add_at_most_a_tenth(cluster: Cluster) -> None:
