@@ -76,7 +76,7 @@ class UnacceptableImage(ImageError):
 
 @dataclass(frozen=True)
 class Picture:
-    """An opened, not yet decoded picture. `width` and `height` are pixels as stored, before EXIF orientation."""
+    """An opened, not yet decoded picture. `width` and `height` are pixels before EXIF orientation; a TIFF's after."""
 
     format: str
     width: int
@@ -100,6 +100,12 @@ class Picture:
     def pixels(self) -> NDArray[np.uint8]:
         """The model's input, uint8 [224, 224, 3], RGB. Squashes the aspect ratio. Raises UndecodableImage."""
         return np.asarray(self.upright((IMAGE_SIZE, IMAGE_SIZE)))
+
+    def fitted(self, side: int) -> Image.Image:
+        """As `upright`, in its own proportions, the longest side at most `side` pixels. Raises UndecodableImage."""
+        width, height = self.upright_size
+        scale = min(1.0, side / max(width, height))
+        return self.upright((max(1, round(width * scale)), max(1, round(height * scale))))
 
     def upright(self, size: tuple[int, int]) -> Image.Image:
         """The picture as people see it, sRGB on white, resized to `size` (width, height). Raises UndecodableImage."""
@@ -249,7 +255,12 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF block is broken."""
+    """EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF block is broken.
+
+    Pillow turns a TIFF by itself when it decodes it, and tells its size as turned.
+    """
+    if image.format == "TIFF":
+        return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a broken EXIF block is no reason to refuse a good picture
