@@ -1,10 +1,10 @@
 """Pictures to predictions: decode each, ask the model for all of them at once. Knows nothing of HTTP."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,14 @@ from gateway.replies import Prediction, Reply
 from gateway.settings import Settings
 from gateway.watch import Watch
 from serving import contract, images
-from serving.images import ImageError
+from serving.images import ImageError, Picture
 
 # Decoding takes 4 to 16 bytes a pixel. Pictures above this are decoded one at a time, so that memory stays bounded by
 # one of the largest (450 MB for 50 megapixels) and some of these.
 LARGE_MEGAPIXELS: Final = 8.0
 
 Result = Prediction | errors.Problem
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,24 @@ class Classifier:
         """Pixels, or the problem to tell. Raises Expired."""
         self._metrics.image_bytes.observe(len(data))
         try:
-            with self._decoding(context):
-                picture = images.load(data, max_pixels=self._settings.max_pixels)
-                self._metrics.image_megapixels.observe(picture.megapixels)
-                if picture.megapixels <= LARGE_MEGAPIXELS:
-                    return picture.pixels()
-            # Large ones queue without keeping a decoder from the others, or the memory that opening them took.
-            del picture
-            with self.large.slot(context.deadline) as waited_s, self._decoding(context, waited_s):
-                return images.decode(data, max_pixels=self._settings.max_pixels)
+            return self.make(data, context, self._pixels)
         except ImageError as error:
             return errors.of_picture(error)
+
+    def _pixels(self, picture: Picture) -> NDArray[np.uint8]:
+        self._metrics.image_megapixels.observe(picture.megapixels)
+        return picture.pixels()
+
+    def make(self, data: bytes, context: Context, what: Callable[[Picture], Made]) -> Made:
+        """What `what` decodes of the picture, when it is its turn. Raises Expired or ImageError."""
+        with self._decoding(context):
+            picture = images.load(data, max_pixels=self._settings.max_pixels)
+            if picture.megapixels <= LARGE_MEGAPIXELS:
+                return what(picture)
+        # Large ones queue without keeping a decoder from the others, or the memory that opening them took.
+        del picture
+        with self.large.slot(context.deadline) as waited_s, self._decoding(context, waited_s):
+            return what(images.load(data, max_pixels=self._settings.max_pixels))
 
     @contextmanager
     def _decoding(self, context: Context, waited_s: float = 0.0) -> Iterator[None]:

@@ -11,7 +11,8 @@ PARAMETERS: Final[tuple[dict[str, Any], ...]] = (
         "in": "query",
         "description": (
             "Evidence beside each prediction, as `explanation`: where the model looked, which objects the picture "
-            "resembles, why it decided so, what is needed to repeat the answer. Several, separated by commas."
+            "resembles, why it decided so, what is needed to repeat the answer, the upright picture itself as a small "
+            "JPEG. Several, separated by commas."
         ),
         "style": "form",
         "explode": False,
@@ -45,6 +46,7 @@ FEEDBACK_KEY: Final[dict[str, Any]] = {
 _TEXT: Final = {"type": "string"}
 _NUMBER: Final = {"type": "number"}
 _NUMBER_OR_NONE: Final = {"type": ["number", "null"]}
+_SIDE: Final = {"type": "integer", "minimum": 1, "maximum": explanations.PREVIEW_SIDE}
 _TEXT_OR_NONE: Final = {"type": ["string", "null"]}
 
 
@@ -114,6 +116,7 @@ SCHEMAS: Final[dict[str, Any]] = {
                     "index_version": _TEXT_OR_NONE,
                 }
             ),
+            "preview": _object({"jpeg": _TEXT | {"contentEncoding": "base64"}, "width": _SIDE, "height": _SIDE}),
         },
         *explanations.KINDS,
     )

@@ -1,6 +1,7 @@
 """Evidence beside an answer: what `explain=` may ask for, and how each kind is told."""
 
 import hashlib
+import io
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,16 +18,20 @@ from gateway.heatmaps import Heatmap
 from gateway.neighbours import Neighbours
 from gateway.replies import Prediction
 from serving import contract
+from serving.images import Picture
 
 HEATMAP: Final = "heatmap"
 HEATMAPS: Final = "heatmaps"
 NEIGHBOURS: Final = "neighbours"
 DECISION: Final = "decision"
 PROVENANCE: Final = "provenance"
-KINDS: Final = (HEATMAP, HEATMAPS, NEIGHBOURS, DECISION, PROVENANCE)
+PREVIEW: Final = "preview"
+KINDS: Final = (HEATMAP, HEATMAPS, NEIGHBOURS, DECISION, PROVENANCE, PREVIEW)
 MAX_NEIGHBOURS: Final = 50
 DEFAULT_NEIGHBOURS: Final = 5
 MAX_HEATMAPS: Final = 32  # of one picture, so that a model of a thousand labels stays cheap
+PREVIEW_SIDE: Final = 640  # pixels, the longest side of a preview
+PREVIEW_QUALITY: Final = 85  # of JPEG: some 100 kB, and at most some 500 kB for noise
 
 SCALE: Final = "linear: 0 is the lowest share of the culture's evidence, 255 the highest; one pixel for each position"
 PIXELS: Final = (
@@ -44,8 +49,8 @@ class Wish:
 
     @property
     def signature(self) -> str:
-        """The signature that knows enough; the reason for a decision needs no more than a plain answer."""
-        return contract.EXPLAIN if self.kinds - {DECISION} else contract.SERVING
+        """The signature that knows enough; a decision's reason and a preview need no more than a plain answer."""
+        return contract.EXPLAIN if self.kinds - {DECISION, PREVIEW} else contract.SERVING
 
 
 def wish(arguments: MultiDict[str, str]) -> Wish:
@@ -75,6 +80,13 @@ def heatmap(prediction: Prediction, wanted: Wish) -> tuple[str, Heatmap]:
     return culture, Heatmap(_evidence(prediction).shares(culture))
 
 
+def preview(picture: Picture) -> dict[str, Any]:
+    """The upright picture as a small JPEG, for whoever cannot draw the file itself. Raises UndecodableImage."""
+    small, file = picture.fitted(PREVIEW_SIDE), io.BytesIO()
+    small.save(file, "JPEG", quality=PREVIEW_QUALITY)
+    return {"jpeg": b64encode(file.getvalue()).decode(), "width": small.width, "height": small.height}
+
+
 @dataclass(frozen=True)
 class Seen:
     """A picture as it came, as the model saw it (uint8 [224, 224, 3]), and what the model said."""
@@ -91,7 +103,7 @@ class Explainer:
         self._neighbours = neighbours
 
     def explain(self, seen: Seen, model: dict[str, Any], wanted: Wish) -> dict[str, Any]:
-        """The members of `explanation`, one for each kind; `model` is the name and version that answered."""
+        """The members of `explanation`, one for each kind but `preview`. `model`: name and version that answered."""
         prediction = seen.prediction
         told: dict[str, Any] = {}
         if DECISION in wanted.kinds:

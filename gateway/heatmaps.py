@@ -43,14 +43,10 @@ class Heatmap:
         """`grey` as a file of some hundred bytes."""
         return _png(self.grey())
 
-    def overlay(self, data: bytes, *, max_pixels: int, description: str) -> bytes:
-        """A PNG of the upright picture under the map's colours. Raises ImageError."""
-        picture = images.load(data, max_pixels=max_pixels)
-        width, height = picture.upright_size
-        scale = min(1.0, OVERLAY_SIDE / max(width, height))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        shown = picture.upright(size)
-        grey = self.grey().resize(size, Image.Resampling.BICUBIC)
+    def overlay(self, picture: images.Picture, description: str) -> bytes:
+        """A PNG of the upright picture under the map's colours. Raises UndecodableImage."""
+        shown = picture.fitted(OVERLAY_SIDE)
+        grey = self.grey().resize(shown.size, Image.Resampling.BICUBIC)
         colours = grey.convert("P")
         colours.putpalette(_palette())
         opacity = grey.point([round(STRONGEST * value) for value in range(256)])

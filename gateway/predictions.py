@@ -2,17 +2,18 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
 from gateway import context, explanations, uploads
-from gateway.classify import Answer, Classifier
+from gateway.classify import Answer, Classifier, Made
 from gateway.errors import BadRequest, Problem, of_picture
 from gateway.explanations import Explainer, Seen, Wish
 from gateway.replies import Prediction
 from gateway.settings import Settings
-from serving.images import ImageError
+from serving.images import ImageError, Picture
 
 MAX_TOP_K: Final = 1000
 NOTHING_MORE: Final = Wish()
@@ -50,8 +51,7 @@ class Predictions:
         for upload, result, pixels in zip(sent, answer.results, answer.pixels, strict=True):
             item = ({"filename": upload.filename} if upload.filename else {}) | _item(result, top_k)
             if wish.kinds and isinstance(result, Prediction) and pixels is not None:
-                with context.current().stage("explain"):
-                    item["explanation"] = self._explainer.explain(Seen(upload.data, pixels, result), model, wish)
+                item["explanation"] = self._explained(Seen(upload.data, pixels, result), model, wish)
             items.append(item)
         return _reply({"request_id": context.current().request_id, "model": model, "predictions": items})
 
@@ -62,19 +62,31 @@ class Predictions:
             raise BadRequest("this address takes one picture; /v1/predict takes several")
         return _reply({"class_label": _single(answer).culture})
 
+    def _explained(self, seen: Seen, model: dict[str, Any], wish: Wish) -> dict[str, Any]:
+        """What was wished for, the picture itself included."""
+        now = context.current()
+        with now.stage("explain"):
+            told = self._explainer.explain(seen, model, wish)
+        if explanations.PREVIEW in wish.kinds:
+            told[explanations.PREVIEW] = self._drawn(seen.data, explanations.preview)
+        return told
+
     def _overlay(self, sent: list[uploads.Upload], answer: Answer, wish: Wish) -> Response:
         """The upright picture under its heat map, as PNG."""
         if len(sent) != 1:
             raise BadRequest("an overlay is of one picture; ask for application/json to explain several")
-        prediction, now = _single(answer), context.current()
+        prediction = _single(answer)
         culture, heatmap = explanations.heatmap(prediction, wish)
         text = f"{culture}: {prediction.probability_of(culture):.3f} ({prediction.decision})"
-        with self._classifier.decoders.slot(now.deadline), now.stage("explain"):
-            try:
-                png = heatmap.overlay(sent[0].data, max_pixels=self._settings.max_pixels, description=text)
-            except ImageError as error:
-                raise of_picture(error) from error
+        png = self._drawn(sent[0].data, lambda picture: heatmap.overlay(picture, text))
         return Response(png, content_type="image/png")
+
+    def _drawn(self, data: bytes, draw: Callable[[Picture], Made]) -> Made:
+        """What `draw` makes of a picture that was decoded before. Raises Expired, or the picture's problem."""
+        try:
+            return self._classifier.make(data, context.current(), draw)
+        except ImageError as error:
+            raise of_picture(error) from error
 
     def _answer(self, wish: Wish = NOTHING_MORE) -> tuple[list[uploads.Upload], Answer]:
         """Read the request and classify its pictures, inside all limits."""

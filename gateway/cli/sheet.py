@@ -70,10 +70,7 @@ def _thumbnail(picture: Picture | None) -> str:
     if picture is None:
         return "not part of this run"
     try:
-        original = images.load(picture.file.read_bytes())
-        width, height = original.upright_size
-        scale = min(1.0, THUMBNAIL / max(width, height))
-        small = original.upright((max(1, round(width * scale)), max(1, round(height * scale))))
+        small = images.load(picture.file.read_bytes()).fitted(THUMBNAIL)
     except (OSError, ValueError, images.ImageError):  # ValueError: a catalogue may hold any text as path
         return "cannot be shown"
     data = io.BytesIO()

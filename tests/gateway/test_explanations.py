@@ -14,6 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
+from gateway.explanations import KINDS
 from serving import images, index
 from serving.index import ArtObject
 from tests.explaining import LEAST, RELEASE, explaining
@@ -138,6 +139,26 @@ def test_an_overlay_is_of_one_picture(http: FlaskClient) -> None:
     assert answer.status_code == 400
 
 
+def scan() -> bytes:
+    """A TIFF that no browser draws: CMYK, 1,600 x 800 as stored, to be turned by a quarter; dark at its upright top."""
+    file = io.BytesIO()
+    stored = Image.new("CMYK", (1600, 800), (0, 0, 0, 0))
+    stored.paste((0, 0, 0, 230), (0, 0, 400, 800))
+    stored.save(file, "TIFF", compression="tiff_lzw", tiffinfo={0x0112: 6})
+    return file.getvalue()
+
+
+def test_a_preview_is_the_upright_picture_as_a_small_jpeg(http: FlaskClient, server: FaultyModelServer) -> None:
+    told = explanation(http, "explain=preview,decision", scan())["preview"]
+    small = Image.open(io.BytesIO(b64decode(told["jpeg"])))
+    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (320, 640))
+    assert (told["width"], told["height"]) == small.size
+    pixels = np.asarray(small).astype(int)
+    assert pixels[:150].max() < 60
+    assert pixels[170:].min() > 240
+    assert server.calls[-1].request.model_spec.signature_name == "serving_default"  # the model need explain nothing
+
+
 @pytest.mark.parametrize(
     "query",
     ["explain=everything", "explain=heatmap&culture=Etruscan", "culture=red", "k=3", "explain=neighbours&k=0",
@@ -226,7 +247,7 @@ def test_an_explained_prediction_is_what_the_document_says(make_app: Callable[..
         "$ref": "#/components/schemas/Predictions",
         "components": http.get("/openapi.json").get_json()["components"],
     }
-    query = "explain=heatmap,neighbours,decision,provenance"
+    query = f"explain={','.join(KINDS)}"
     jsonschema.validate(http.post(f"/v1/predict?{query}", data=picture()).get_json(), schema)
 
 

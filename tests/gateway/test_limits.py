@@ -7,16 +7,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from flask import Flask
 
+from gateway import explanations
 from gateway.classify import Classifier
 from gateway.client import PredictionClient
 from gateway.context import Context, Deadline
 from gateway.errors import Expired, Overloaded
+from gateway.heatmaps import Heatmap
 from gateway.limits import ByteBudget, Gate, Slots
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from serving.images import Picture
 from tests.fakes import FaultyModelServer, Hang, good
 from tests.gateway.conftest import noise, picture
 from tests.gateway.processes import Gateway
@@ -201,6 +205,16 @@ def test_large_pictures_in_a_row_keep_no_decoder_from_small_ones() -> None:
         assert small.result()[0].shape == (224, 224, 3)  # type: ignore[union-attr]
         with pytest.raises(Expired):
             waiting.result()
+
+
+@pytest.mark.parametrize(
+    "what", [explanations.preview, lambda each: Heatmap(np.eye(14, dtype=np.float32)).overlay(each, "")]
+)
+def test_what_is_drawn_of_large_pictures_waits_its_turn_too(what: Callable[[Picture], object]) -> None:
+    one, large = classifier(decode_threads=2), picture(format="PNG", size=(3000, 3000))
+    with one.large.slot(SOON), pytest.raises(Expired):
+        one.make(large, Context("large", Deadline.after(0.3)), what)
+    assert one.make(large, Context("large", SOON), what)
 
 
 def test_a_batch_stops_at_its_deadline() -> None:
