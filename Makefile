@@ -7,6 +7,7 @@ UV_VERSION := 0.13.9
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) --constraint .venv/all.lock pyproject.toml
 TEST_LOCK := tests/requirements.lock
 LOCKS := gateway/requirements.lock serving/requirements.lock serving/int8.lock training/requirements.lock training/jax.lock $(TEST_LOCK) tests/lint.lock tests/deploy.lock
+RELEASE = $(shell $(PYTHON) -c 'import json; print(json.load(open("training/release/release.json"))["version"])')
 GROUPS := test notebooks lint types proto deploy
 
 export PYTHONPATH := $(CURDIR)
@@ -78,8 +79,8 @@ page: .venv/test.ready ## the web page in a real Chromium
 	.venv/test/bin/pytest tests/page
 
 bench: setup .venv/int8.ready .venv/training.ready .venv/bench-mosec.ready .venv/bench-litserve.ready ## measure Whence, its peers and the bare engines
-	@test -d models/culture || .venv/serving/bin/python -m training export
-	@test -d models/culture-int8 || .venv/int8/bin/python -m training export --precision int8
+	@test -d models/culture/$(RELEASE) || .venv/serving/bin/python -m training export
+	@test -d models/culture-int8/$(RELEASE) || .venv/int8/bin/python -m training export --precision int8
 	.venv/training/bin/python -m tests.bench compare
 
 deploy: .venv/deploy.ready setup ## images, compose, several hosts, Prometheus: what a machine lacks is skipped, with its reason
