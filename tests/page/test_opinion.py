@@ -45,6 +45,7 @@ def kept(database: Path) -> list[Entry]:
 
 def say(page: Page, culture: str = "Dutch", note: str = NOTE) -> None:
     page.get_by_text("Do you know where it comes from?").click()
+    expect(page.locator(".opinion-kept")).to_contain_text("Once sent, it cannot be taken back.")
     page.get_by_label("Culture", exact=True).fill(culture)
     page.get_by_label("Why?").fill(note)
     page.get_by_role("button", name="Tell the service").click()

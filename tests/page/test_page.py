@@ -1,13 +1,11 @@
 """What a visitor does with the page, and what the page then shows."""
 
 import base64
-import io
 import re
 from pathlib import Path
 
 import grpc
 import numpy as np
-from PIL import Image
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
 from serving import images
@@ -159,13 +157,6 @@ def test_a_model_that_explains_nothing_still_answers_and_is_not_asked_to_explain
         expect(card(page)).to_have_count(count)
     signatures = [call.request.model_spec.signature_name for call in service.server.calls]
     assert signatures == ["explain", "serving_default", "serving_default"]
-
-
-def test_a_picture_that_the_browser_cannot_show_is_still_answered(page: Page) -> None:
-    tiff = io.BytesIO()
-    Image.open(PICTURE).save(tiff, "TIFF")
-    send(page, "scan.tif", tiff.getvalue())
-    expect(card(page)).to_contain_text("The browser cannot show this picture.")
 
 
 def test_more_pictures_than_the_page_takes_are_left_and_said_so(page: Page) -> None:

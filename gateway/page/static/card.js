@@ -16,6 +16,7 @@ export class Card {
     this.kept = submission.entry?.id ?? null; // its id among the kept answers
     this.keeping = null; // until it is kept, or refused
     this.report = null; // once there is an answer
+    this.drawable = null; // true or false, when the browser has tried to draw the picture
     this.removed = new AbortController();
     this.element = document.getElementById("card").content.cloneNode(true).firstElementChild;
     this.#draw();
@@ -27,7 +28,10 @@ export class Card {
         onSaid(this, said);
       },
     });
-    this.#part("again").addEventListener("click", () => onAgain(this));
+    this.#part("again").addEventListener("click", () => {
+      onAgain(this);
+      this.focus(); // the button that had the focus is gone
+    });
     this.#part("print").addEventListener("click", () => onPrint(this));
     this.#part("remove").addEventListener("click", () => onRemove(this));
     this.waiting();
@@ -35,6 +39,21 @@ export class Card {
 
   #evidence;
   #opinion;
+
+  /** Shows a picture (a Blob). Fulfilled with true when the browser can draw it, else with false. */
+  show(picture) {
+    const image = this.#part("shown");
+    URL.revokeObjectURL(image.src);
+    image.hidden = false;
+    return new Promise((resolve) => {
+      image.onload = () => resolve(true);
+      image.onerror = () => {
+        image.hidden = true;
+        resolve(false);
+      };
+      image.src = URL.createObjectURL(picture);
+    });
+  }
 
   /** Fulfilled with the card when the picture has its size on the page, or can have none. */
   drawn() {
@@ -58,6 +77,7 @@ export class Card {
     const { name, sample } = this.submission;
     this.#write("reference", sample ? `The Met catalogues it as ${sample.culture}.` : "");
     this.#part("bars").replaceChildren(...bars(answer.top ?? []));
+    this.#part("unshown").hidden = !this.#part("shown").hidden;
     this.#evidence.offer(answer);
     this.#opinion.offer(answer);
     const record = `Model ${answer.model.name}, version ${answer.model.version}\nRequest ${answer.requestId}\n`;
@@ -83,6 +103,11 @@ export class Card {
     return `${this.submission.name}: no answer. ${problem.title}. ${problem.detail}`.trim();
   }
 
+  /** Whether there was no answer, and may be one if asked again. */
+  get mayBeTriedAgain() {
+    return !this.#part("again").hidden;
+  }
+
   focus() {
     this.#part("verdict").focus();
   }
@@ -97,13 +122,8 @@ export class Card {
   #draw() {
     const { name, picture, sample } = this.submission;
     const image = this.#part("shown");
-    const unshown = () => {
-      image.hidden = true;
-      this.#part("unshown").hidden = false;
-    };
-    image.addEventListener("error", unshown);
-    if (picture) image.src = URL.createObjectURL(picture);
-    else unshown();
+    image.hidden = !picture;
+    this.drawable = picture ? this.show(picture) : Promise.resolve(false);
     image.alt = sample ? sample.title : `Your picture ${name}`;
     this.#part("caption").replaceChildren(...(sample ? credit(sample) : [name]));
     this.#part("remove").setAttribute("aria-label", `Remove ${name}`);
@@ -121,6 +141,7 @@ export class Card {
     this.#write("reference", "");
     this.#write("record", "");
     this.#part("bars").replaceChildren();
+    this.#part("unshown").hidden = true;
     for (const button of ["again", "print"]) this.#part(button).hidden = true;
     this.#evidence.offer(null);
     this.#opinion.offer(null);

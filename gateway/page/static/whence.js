@@ -1,16 +1,17 @@
 // The page: pictures come in (chosen, dropped, pasted, sampled), a card for each goes up, the answers follow in turn.
 
-import { ask, Problem } from "./api.js";
+import { ask } from "./api.js";
 import { Card } from "./card.js";
 import { Printer } from "./printer.js";
+import { Problem } from "./problems.js";
 import { Shelf } from "./shelf.js";
 
 const AT_ONCE = 2; // pictures under way: the next is uploading while the model looks at the last
 const MOST = 50; // pictures taken at a time; each keeps its preview in the browser's memory
 
-const [drop, choose, file, results, notice, status] = ["drop", "choose", "file", "results", "notice", "status"].map((id) =>
-  document.getElementById(id),
-);
+const [drop, choose, file, results, notice, status, againAll] = [
+  "drop", "choose", "file", "results", "notice", "status", "again-all",
+].map((id) => document.getElementById(id));
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const queue = [];
 const cards = new Map(); // element -> Card
@@ -42,19 +43,38 @@ function enqueue(card) {
   card.waiting();
   queue.push(card);
   next();
+  offerAgain();
+}
+
+/** Offers to try all again when several have failed that may work now. */
+function offerAgain() {
+  againAll.hidden = failedForNow().length < 2;
+}
+
+function failedForNow() {
+  return [...results.children].map((element) => cards.get(element)).filter((card) => card.mayBeTriedAgain);
 }
 
 async function next() {
   if (underWay >= AT_ONCE || !queue.length) return;
   const card = queue.shift();
   underWay += 1;
-  const { signal } = card.removed;
-  const sentence = await ask(card.submission.picture, signal)
-    .then((answer) => answered(card, answer))
-    .catch((error) => card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error))));
-  if (!signal.aborted) status.textContent = sentence;
+  const sentence = await look(card).catch((error) =>
+    card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error))),
+  );
+  if (!card.removed.signal.aborted) status.textContent = sentence;
   underWay -= 1;
+  offerAgain();
   next();
+}
+
+/** Asks about a card's picture, and for a copy of it that can be drawn when the browser cannot draw the file. */
+async function look(card) {
+  const { signal } = card.removed;
+  const { preview, ...answer } = await ask(card.submission.picture, signal, { preview: !(await card.drawable) });
+  if (preview) await card.show(preview);
+  signal.throwIfAborted();
+  return answered(card, answer);
 }
 
 function answered(card, answer) {
@@ -97,6 +117,7 @@ function discard(card) {
   cards.delete(card.element);
   card.remove();
   printer.refresh();
+  offerAgain();
   choose.focus(); // the button that had the focus is gone
 }
 
@@ -109,6 +130,11 @@ function takeFiles(files) {
   take([...files].map((picture) => ({ name: picture.name, picture })));
 }
 
+againAll.addEventListener("click", () => {
+  const failed = failedForNow();
+  failed.forEach(enqueue);
+  failed[0].focus(); // the button that had the focus is gone
+});
 choose.addEventListener("click", () => file.click());
 file.addEventListener("change", () => {
   takeFiles(file.files);
