@@ -23,9 +23,9 @@ export class Card {
     this.#evidence = new Evidence((name) => this.#part(name), (map) => this.report.heat(map));
     this.#opinion = new Opinion((name) => this.#part(name), {
       signal: this.removed.signal,
-      onSaid: (said) => {
+      onSaid: async (said) => {
+        await onSaid(this, said); // kept here too when it is shown
         this.said(said);
-        onSaid(this, said);
       },
     });
     this.#part("again").addEventListener("click", () => {
