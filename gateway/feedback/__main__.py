@@ -3,6 +3,7 @@
 import argparse
 import csv
 import os
+import sqlite3
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with closing(open_store(options.database)) as store:
             write((kept for kept in store.all() if kept.received_at > options.since), sys.stdout)
-    except SettingsError as error:
+    except (SettingsError, sqlite3.Error) as error:
         print(f"python -m gateway.feedback: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,10 +1,11 @@
 """Where feedback is kept: an SQLite file, or a PostgreSQL database. What `add` returned survives a kill."""
 
+import logging
 import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import astuple
 from datetime import UTC, datetime
 from importlib import import_module
@@ -15,7 +16,10 @@ from gateway.errors import Conflict, NotStored
 from gateway.feedback.entries import Entry, Kept
 from gateway.settings import SettingsError
 
+log = logging.getLogger("whence.feedback")
+
 SQLITE: Final = "sqlite:///"
+_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # primary codes: the low eight bits of what it says
 WAIT_S: Final = 5  # for another process that writes, or for a database to answer
 # Understood by both; the last four columns are the fields of Entry.
 _TABLE: Final = """
@@ -55,31 +59,52 @@ class SqliteStore:
     """One file beside the gateway; several processes on one machine may share it, several machines may not."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises OSError or sqlite3.Error."""
+        """Open or make the file. Raises OSError or sqlite3.Error.
+
+        Not for a disk that is full at the moment: a worker that starts again then must still answer pictures.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, timeout=WAIT_S, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")  # the log is on the disk before a commit returns
-        self._connection.execute(_TABLE)
+        self._opened: sqlite3.Connection | None = None
+        try:
+            self._connection()
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
+                raise
+            log.warning("feedback cannot be kept yet: %s", error)
+
+    def _connection(self) -> sqlite3.Connection:
+        """The connection, made if there is none. Raises sqlite3.Error."""
+        if self._opened is None:
+            with ExitStack() as on_error:
+                connection = sqlite3.connect(self._path, timeout=WAIT_S, check_same_thread=False, isolation_level=None)
+                on_error.callback(connection.close)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")  # the log is on the disk before a commit returns
+                connection.execute(_TABLE)
+                on_error.pop_all()
+            self._opened = connection
+        return self._opened
 
     def add(self, entry: Entry, key: str | None) -> Kept:
         """As Store."""
         try:
             with self._lock:
-                return _add(self._connection.execute, entry, key)
+                return _add(self._connection().execute, entry, key)
         except sqlite3.Error as error:
             raise NotStored from error
 
     def all(self) -> Iterator[Kept]:
         """As Store."""
         with self._lock:
-            rows = self._connection.execute(_LIST).fetchall()
+            rows = self._connection().execute(_LIST).fetchall()
         return (_kept(row) for row in rows)
 
     def close(self) -> None:
         """As Store."""
-        self._connection.close()
+        if self._opened is not None:
+            self._opened.close()
 
 
 class PostgresqlStore:

@@ -3,13 +3,14 @@
 import csv
 import io
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,44 @@ def test_a_database_that_breaks_is_told_and_asks_to_come_again(http: FlaskClient
     answer = http.post("/v1/feedback", json=GOOD)
     assert (answer.status_code, answer.get_json()["type"]) == (503, "/problems/not-stored")
     assert "Retry-After" in answer.headers
+
+
+@contextmanager
+def no_room_left(*files: Path) -> Iterator[None]:
+    """No file of this process can grow beyond the largest of `files`: a disk that is full, for SQLite."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max((file.stat().st_size for file in files), default=0), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_without_room_nothing_is_lost_and_what_was_refused_can_be_sent_again(http: FlaskClient, database: Path) -> None:
+    def say(number: int) -> tuple[int, Any]:
+        headers = {"Idempotency-Key": f"key-{number}"}
+        answer = http.post("/v1/feedback", json=GOOD | {"request_id": f"id-{number}"}, headers=headers)
+        return answer.status_code, answer.get_json().get("type")
+
+    assert [say(number) for number in range(3)] == [(201, None)] * 3
+    with no_room_left(database, database.with_name(f"{database.name}-wal")):
+        assert [say(number) for number in range(3, 6)] == [(503, "/problems/not-stored")] * 3
+        assert say(0) == (200, None)
+    assert [say(number) for number in range(6)] == [(200, None)] * 3 + [(201, None)] * 3
+    assert [entry.request_id for entry in kept(database)] == [f"id-{number}" for number in range(6)]
+
+
+def test_a_gateway_that_starts_without_room_keeps_feedback_as_soon_as_there_is_some(
+    make_app: Callable[..., Flask], http: FlaskClient, database: Path
+) -> None:
+    assert http.post("/v1/feedback", json=GOOD).status_code == 201
+    http.application.extensions["feedback"].close()  # as a worker that ends; the log goes into the file
+    with no_room_left():
+        another = make_app(feedback_database=f"sqlite:///{database}").test_client()
+        assert another.get("/healthz").status_code == 200
+        assert another.post("/v1/feedback", json=GOOD).get_json()["type"] == "/problems/not-stored"
+    assert another.post("/v1/feedback", json=GOOD).status_code == 201
+    assert len(kept(database)) == 2
 
 
 def test_export_is_csv_for_the_next_training_run(http: FlaskClient, database: Path) -> None:
