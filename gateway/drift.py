@@ -6,10 +6,10 @@ stability index sums (now - then) * ln(now / then) over the shares; by conventio
 """
 
 import argparse
+import http.client
 import json
 import math
 import re
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ def compare(seen: Seen) -> Iterator[Line]:
     then = seen.reference.get(("embedding_distance", ""), math.nan)
     yield _mean("mean distance of a picture to the centroid", then, seen.distance, limits=(0.1, 0.25), relative=True)
     limit = seen.reference.get(("centroid_limit", ""), math.nan)
-    if seen.centroid > 0:
+    if seen.centroid > 0 and limit > 0:
         verdict = DRIFTED if seen.centroid > limit else STEADY
         factor = f"{seen.centroid / limit:.2f} of the limit"
         yield Line("distance of the running mean", f"at most {limit:.3f}", f"{seen.centroid:.3f}", factor, verdict)
@@ -149,8 +149,8 @@ def _query(prometheus: str, promql: str) -> Iterator[tuple[dict[str, str], float
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 - `_address` checked the scheme
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-        return iter([(row["metric"], float(row["value"][1])) for row in found])
-    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError) as error:
+        return iter([(dict(row["metric"]), float(row["value"][1])) for row in found])
+    except (http.client.HTTPException, OSError, ValueError, LookupError, TypeError) as error:
         raise NoReport(f"{prometheus} does not answer as Prometheus does: {error}") from error
 
 
@@ -185,6 +185,8 @@ def _window(text: str) -> str:
 def _run(options: argparse.Namespace) -> int:
     seen = look(options.prometheus, options.window)
     lines = list(compare(seen))
+    if not any(line.verdict for line in lines):
+        raise NoReport("the reference and Prometheus have no number in common")
     if options.json:
         print(json.dumps({"pictures": seen.pictures, "enough": seen.pictures >= ENOUGH, "lines": [*map(vars, lines)]}))
     else:

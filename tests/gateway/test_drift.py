@@ -3,10 +3,13 @@
 import json
 import math
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -90,6 +93,59 @@ def test_no_prometheus_is_told_in_a_sentence() -> None:
     assert run.returncode == 2
     assert run.stderr.startswith("whence: http://127.0.0.1")
     assert "Traceback" not in run.stderr
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Something that says `answer` to whoever connects, whatever they want; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> None:
+            with suppress(OSError):  # when it is closed
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(answer)
+
+        pool.submit(serve)
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def prometheus_says(result: object) -> bytes:
+    return b"HTTP/1.0 200 OK\r\n\r\n" + json.dumps({"status": "success", "data": {"result": result}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "does not answer as Prometheus does"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", "does not answer as Prometheus does"),
+        (b"HTTP/1.0 200 OK\r\n\r\n<html>a login page</html>", "does not answer as Prometheus does"),
+        (b"HTTP/1.0 401 Unauthorized\r\n\r\n", "does not answer as Prometheus does: HTTP Error 401"),
+        (b"", "does not answer as Prometheus does"),
+        (prometheus_says([{"metric": {}, "value": [1]}]), "does not answer as Prometheus does"),
+        (prometheus_says([{"metric": "up", "value": [1, "2"]}]), "does not answer as Prometheus does"),
+        (prometheus_says([]), "Prometheus knows no whence_reference"),
+        (prometheus_says([{"metric": {}, "value": [1, "0"]}]), "no picture was answered in the last 7d"),
+        (prometheus_says([{"metric": {}, "value": [1, "900"]}]), "have no number in common"),
+    ],
+)
+def test_what_is_no_report_is_told_in_a_sentence(answer: bytes, said: str) -> None:
+    with answering(answer) as url:
+        run = drift(url)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("whence: ")
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_without_a_limit_the_running_mean_is_not_judged() -> None:
+    reference = {key: number for key, number in REFERENCE.items() if key[0] != "centroid_limit"}
+    assert "distance of the running mean" not in verdicts(replace(SAME, reference=reference))
 
 
 def history(greek: int) -> str:
