@@ -39,10 +39,10 @@ def test_the_same_sources_give_the_same_layers(docker: Docker, gateway_image: st
     for name in ("gateway", "k8s", "serving", "training"):
         shutil.copytree(ROOT / name, tmp_path / name)
     layers = []
-    for cache in ([], ["--no-cache"]):
+    for _ in range(2):
         for path in tmp_path.rglob("*"):
             path.touch()  # another checkout has other times
-        docker.build("whence/gateway:again", "--target", "gateway", *cache, context=tmp_path)
+        docker.build("whence/gateway:again", "--target", "gateway", "--no-cache", context=tmp_path)
         layers.append(_config(docker, "whence/gateway:again")["RootFS"]["Layers"])
         docker("rmi", "whence/gateway:again")
     assert layers[0] == layers[1]
