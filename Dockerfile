@@ -16,22 +16,22 @@ ARG VERSION=0.1.0
 FROM ${PYTHON_IMAGE} AS venv
 # All files get this time, so that the same sources give the same layers.
 ARG SOURCE_DATE_EPOCH=1767225600
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 COPY k8s/images/install-lock /usr/local/bin/
 
 FROM venv AS gateway-venv
 COPY gateway/requirements.lock /tmp/requirements.lock
-RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
+RUN --mount=type=cache,target=/var/cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
 
 FROM venv AS serving-venv
 # serving/int8.lock for the embedded server's int8 engine; then EXPORT_OPTIONS="--precision int8" too
 ARG SERVING_LOCK=serving/requirements.lock
 COPY ${SERVING_LOCK} /tmp/requirements.lock
-RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
+RUN --mount=type=cache,target=/var/cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock --slim
 
 FROM venv AS training-venv
 COPY training/requirements.lock /tmp/requirements.lock
-RUN --mount=type=cache,target=/root/.cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock
+RUN --mount=type=cache,target=/var/cache/pip sh /usr/local/bin/install-lock /tmp/requirements.lock
 
 # ---- our own files, each set with one time and the modes that a foreign user needs ------------------------------------
 FROM venv AS code

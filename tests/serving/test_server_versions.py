@@ -244,6 +244,7 @@ def test_warmup_runs_every_recorded_request_before_available(base_path: Path, fi
 def test_warmup_asks_each_width_once_and_what_has_one_width_once(
     base_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The servable computes as always; its calls are only written down, because no metric tells widths apart."""
     add_warmup(base_path / "1", [request({"x": X}), request({"text": [b"a"]}, "upper")])
     engine = TensorFlowEngine(intra_op=1, inter_op=1, precision="float32")
     asked = {}
