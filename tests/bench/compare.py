@@ -91,10 +91,9 @@ def _watched(system: System, load: Any) -> dict[str, Any]:
     before, stages_before = _costs(system), stages.read(system.metrics)
     outcome: Outcome = load()
     costs, stages_after = _costs(system), stages.read(system.metrics)
-    answered = sum(outcome.answers.values()) or 1
+    asked = outcome.asked or 1  # in the warm-up too, which costs CPU as well
     return outcome.summary() | {
-        # Answers of the warm-up and after the end cost CPU too: this is an upper bound, 10-30 % high in a short run.
-        "cpu_ms": {name: round(1000 * (costs[name] - before[name]) / answered, 1) for name in costs},
+        "cpu_ms": {name: round(1000 * (costs[name] - before[name]) / asked, 1) for name in costs},
         "stages_ms": stages.means(stages_before, stages_after),
     }
 
