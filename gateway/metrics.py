@@ -4,8 +4,6 @@ Seconds and bytes, labels with few values. In several processes (gunicorn.conf.p
 same names are summed over all workers.
 """
 
-import os
-
 from flask import Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,6 +15,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
     generate_latest,
+    values,
 )
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -37,7 +36,7 @@ class Metrics:
     """The metrics of one application."""
 
     def __init__(self) -> None:
-        several = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client's own switch, read by itself on import
+        several = values.ValueClass is not values.MutexValue  # as prometheus_client chose when it was imported
         registry = self._registry = CollectorRegistry()
         if not several:
             ProcessCollector(registry=registry)

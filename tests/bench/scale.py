@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -22,9 +23,10 @@ import grpc
 
 from gateway.wire import prediction_pb2 as pb
 from tests.bench import pictures
-from tests.bench.load import closed_loop
+from tests.bench.load import Body, Caller, Outcome, closed_loop
 from tests.bench.processes import cost
 from tests.deploy.hosts import Lan, lan, on
+from tests.deploy.load import until
 from tests.deploy.system import Process, gateway_words, process
 from tests.fakes import FaultyModelServer, good, pixels_of
 from tests.system import ROOT
@@ -32,39 +34,41 @@ from tests.system import ROOT
 PODS: Final = (1, 2, 4)
 PICTURE_S: Final = 0.04  # what a model server of two cores takes for one, in bfloat16
 CALLERS: Final = 16  # of each gateway
-START_S: Final = 3.0
+START_LIMIT_S: Final = 60.0
 
 
 def scale(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
     """Pictures a second of 1, 2 and 4 pods of each kind, and of one gateway with one process and with two."""
     with lan() as net, ExitStack() as stack:
         net.add("client")
-        gateways: dict[str, Process] = {}
+        running: dict[str, Process] = {}
 
         def start(name: str, words: list[str | Path], **environ: str) -> None:
             net.add(name)
-            gateways[name] = stack.enter_context(process(on(name, words), folder / f"{name}.log", **environ))
+            running[name] = stack.enter_context(process(on(name, words), folder / f"{name}.log", **environ))
 
         for number in range(max(PODS)):
             start(f"model{number}", _server_words(PICTURE_S))
             start(f"gateway{number}", gateway_words(), **_ENVIRON)
+            _know(net, f"gateway{number}", "model0")
         for name in ("instant0", "instant1"):
             start(name, _server_words(0))
         for workers in (1, 2):
             start(f"workers{workers}", gateway_words(), WHENCE_WORKERS=str(workers), **_ENVIRON)
             _know(net, f"workers{workers}", "instant0", "instant1")
         found: dict[str, list[dict[str, Any]]] = {}
+        everybody = [name for name in running if not name.startswith(("model", "instant"))]
+        _ask(net, running, everybody, 0.5)  # so that all of them are there, and have answered
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             for pods in PODS:
                 names = [f"gateway{each}" for each in range(pods)]
                 for name in names:
                     _know(net, name, *(f"model{each}" for each in range(pods)))
-                time.sleep(START_S if number or pods > 1 else 4 * START_S)
-                found.setdefault(f"{pods} pods", []).append(_ask(net, gateways, names, seconds))
+                found.setdefault(f"{pods} pods", []).append(_ask(net, running, names, seconds))
             for workers in (1, 2):
                 what = f"{workers} processes, model servers that answer at once"
-                found.setdefault(what, []).append(_ask(net, gateways, [f"workers{workers}"], seconds))
+                found.setdefault(what, []).append(_ask(net, running, [f"workers{workers}"], seconds))
     return {what: {name: _middle([each[name] for each in all_]) for name in all_[0]} for what, all_ in found.items()}
 
 
@@ -75,30 +79,40 @@ def _know(net: Lan, gateway: str, *models: str) -> None:
     net.name(gateway, "serving", *(net.hosts[name] for name in models))
 
 
-def _ask(net: Lan, gateways: dict[str, Process], names: list[str], seconds: float) -> dict[str, Any]:
+def _ask(net: Lan, running: dict[str, Process], names: list[str], seconds: float) -> dict[str, Any]:
     """All of these gateways at once, from the client's host."""
     urls = [f"http://{net.hosts[name]}:8080/v1/predict" for name in names]
-    before = sum(cost(gateways[name].child.pid).cpu_s for name in names)
+    before = sum(cost(running[name].child.pid).cpu_s for name in names)
     words = on("client", [sys.executable, "-m", "tests.bench.scale", "--ask", *urls, "--seconds", str(seconds)])
     done = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
-    cpu_s = sum(cost(gateways[name].child.pid).cpu_s for name in names) - before
+    cpu_s = sum(cost(running[name].child.pid).cpu_s for name in names) - before
     return result | {"gateway CPU ms a picture": round(1000 * cpu_s / result.pop("asked"), 2)}
 
 
 def ask(urls: list[str], seconds: float) -> dict[str, Any]:
     """The load: `CALLERS` for each address, each asking again when it is answered."""
     bodies = [pictures.raw(picture) for picture in pictures.real()]
+    for url in urls:
+        until(f"{url} answers", partial(_answers, url, bodies[0]), START_LIMIT_S)
     with ThreadPoolExecutor(len(urls)) as pool:
         outcomes = list(pool.map(lambda url: closed_loop(url, bodies, callers=CALLERS, seconds=seconds), urls))
-    good_s = sorted(duration for outcome in outcomes for duration in outcome.good_s)
+    whole = Outcome(seconds)
+    for outcome in outcomes:
+        whole.answers += outcome.answers
+        whole.good_s += outcome.good_s
+    summary = whole.summary()
     return {
         "pictures a second": round(sum(outcome.answers["200"] / outcome.seconds for outcome in outcomes), 1),
-        "p50 ms": round(1000 * median(good_s), 1),
-        "p99 ms": round(1000 * good_s[int(0.99 * len(good_s))], 1),
-        "not 200": sum(outcome.answers.total() - outcome.answers["200"] for outcome in outcomes),
+        "p50 ms": summary["p50_ms"],
+        "p99 ms": summary["p99_ms"],
+        "not 200": whole.answers.total() - whole.answers["200"],
         "asked": sum(outcome.asked for outcome in outcomes),
     }
+
+
+def _answers(url: str, body: Body) -> bool:
+    return Caller(url).ask(body) == "200"
 
 
 def serve(picture_s: float) -> None:
