@@ -1,15 +1,16 @@
-"""What turns logits into an honest answer: a temperature, and the two thresholds."""
+"""What turns logits into an honest answer: how each picture's temperature comes about, and the two thresholds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
-from training.checkpoint import Calibration
+from training.checkpoint import TEMPERATURES, Calibration
 from training.metrics import Floats, Ints, coverage_at, log_softmax, nll
 
-TEMPERATURES: Final = (0.2, 8.0)  # searched between
+RIDGE: Final = 1e-3  # penalty on the slopes in units of deviations: a handful of pictures must not choose steep ones
 
 
 def temperature_of(logits: Floats, truth: Ints) -> float:
@@ -20,17 +21,36 @@ def temperature_of(logits: Floats, truth: Ints) -> float:
     return float(found.x)
 
 
-def probabilities(logits: Floats, temperature: float) -> Floats:
-    """As the servable computes them."""
-    result: Floats = np.exp(log_softmax(logits / temperature))
-    return result
+def temperatures_of(logits: Floats, truth: Ints, strangeness: Floats) -> Calibration:
+    """The temperature, and how it depends on margin and ood_score [N], that make the validation NLL least.
+
+    One number for all is too high for pictures like those of training and too low for all others (Ovadia et al. 2019).
+    """
+    first = np.sort(logits, axis=1)[:, -2:]
+    columns = np.stack([first[:, 1] - first[:, 0], strangeness], axis=1).astype(np.float64)
+    middle, unit = columns.mean(0), columns.std(0) + 1e-9
+
+    def calibration(found: Floats) -> Calibration:
+        slopes = found[1:] / unit
+        return Calibration(float(np.exp(found[0] - slopes @ middle)), *map(float, slopes))
+
+    def loss(found: Floats) -> float:
+        known = probabilities(calibration(found), logits, strangeness)
+        return nll(known, truth) + RIDGE * float((found[1:] ** 2).sum())
+
+    start = np.array([np.log(temperature_of(logits, truth)), 0.0, 0.0])
+    return calibration(minimize(loss, start, method="Nelder-Mead").x)
 
 
-def energy(logits: Floats, temperature: float) -> Floats:
+def probabilities(calibration: Calibration, logits: Floats, strangeness: Floats) -> Floats:
+    """As the servable computes them, [N, C]."""
+    return np.asarray(calibration.probabilities(logits, strangeness))
+
+
+def energy(logits: Floats) -> Floats:
     """A score of strangeness that reads the logits alone, [N] (Liu et al. 2020): measured, not served."""
-    scaled = logits / temperature
-    top = scaled.max(1)
-    result: Floats = -(top + np.log(np.exp(scaled - top[:, None]).sum(1)))
+    top = logits.max(1)
+    result: Floats = -(top + np.log(np.exp(logits - top[:, None]).sum(1)))
     return result
 
 
@@ -43,14 +63,14 @@ def calibrate(
     target_accuracy: float,
     known_share: float,
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Temperature and ood threshold from all validation answers, the abstention threshold from the `honest` ones.
+    """Temperatures and ood threshold from all validation answers, the abstention threshold from the `honest` ones.
 
     `strangeness` is the network's ood_score, of which `known_share` must stay accepted. The dict says what came of it.
 
     Honest are the pictures of artists and sources that training does not know: what a stranger's picture is like.
     """
-    temperature = temperature_of(logits, truth)
-    known = probabilities(logits, temperature)
+    found = temperatures_of(logits, truth, strangeness)
+    known = probabilities(found, logits, strangeness)
     mask = np.asarray(honest)
     coverage, least = coverage_at(known[mask], truth[mask], target_accuracy)
     reached = target_accuracy
@@ -59,14 +79,16 @@ def calibrate(
         sure = known[mask].max(1) >= least
         coverage, reached = float(sure.mean()), float((known[mask].argmax(1) == truth[mask])[sure].mean())
     greatest = float(np.quantile(strangeness, known_share))
-    return Calibration(temperature, least, greatest), {"coverage": coverage, "accuracy": reached}
+    thresholds = {"least_probability": least, "greatest_ood": greatest}
+    return replace(found, **thresholds), {"coverage": coverage, "accuracy": reached}
 
 
-def cross_calibrated(logits: Floats, truth: Ints, halves: Sequence[int]) -> Floats:
-    """Probabilities whose temperature was found on the other half of the pictures: what a report may quote."""
+def cross_calibrated(logits: Floats, truth: Ints, strangeness: Floats, halves: Sequence[int]) -> Floats:
+    """Probabilities whose temperatures were found on the other half of the pictures: what a report may quote."""
     half = np.asarray(halves)
     answers = np.empty_like(logits)
     for side in (0, 1):
         there, here = half != side, half == side
-        answers[here] = probabilities(logits[here], temperature_of(logits[there], truth[there]) if there.any() else 1.0)
+        found = temperatures_of(logits[there], truth[there], strangeness[there]) if there.any() else Calibration()
+        answers[here] = probabilities(found, logits[here], strangeness[here])
     return answers

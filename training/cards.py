@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from training.checkpoint import Release
+from training.checkpoint import TEMPERATURES, Release
 from training.report import classes_table, differences_table, leaks_table, parts_table
 
 Row = dict[str, Any]
 
 MEASURED_BEFORE: Final = """\
 The run was then repeated on all labelled pictures, validation parts too, with the same settings. No picture is left to
-measure that with: the numbers, the temperature and the thresholds are those of the run before, which had not seen the
+measure that with: the numbers, the temperatures and the thresholds are those of the run before, which had not seen the
 validation parts."""
 MEASURED_ITSELF: Final = "The numbers are those of the released weights, on pictures that they were not trained on."
 
@@ -32,7 +32,7 @@ customs, or claims of origin.
 ## Before production
 
 Train it again on Met Open Access: `python -m training collect`, then `prepare`, `fit`, `evaluate`, `release`. At
-least 1,500 objects a class, split by artist and accession group; the temperature and the thresholds must be found
+least 1,500 objects a class, split by artist and accession group; the temperatures and the thresholds must be found
 again on the new pictures, and the leak report read before the accuracy.
 """
 
@@ -66,15 +66,15 @@ Released {facts["released"]}, trained on {facts["trained_on"]:,} pictures.
 
 VGG16 without its top (Simonyan and Zisserman 2014; ImageNet weights by the Visual Geometry Group, CC BY 4.0) at 224 x
 224, squashed. A linear head reads {shape.features:,} numbers: mean and standard deviation of every channel of blocks
-{_list(shape.blocks)}, and the covariances of their {_list(shape.ranks)} strongest directions, each covariance c as
-c / sqrt(|c| + 0.05). All of these are sums over positions, so a heat map is exact: its cells add up to the logit.
+{_list(shape.blocks)}, and the correlations of their {_list(shape.ranks)} strongest directions. All of
+these are sums over positions, so a heat map is exact: its cells add up to the logit.
 The embedding is {shape.embedding_size} principal directions of block {shape.blocks[-1]}'s means, of unit length.
 
 ## What it is worth
 
 {MEASURED_BEFORE if facts["measured_on_other_weights"] else MEASURED_ITSELF}
 Random: known artists and sources. Artist-disjoint: artists that training did not know. Source-disjoint: books and sites
-that training did not know. Intervals are 95 %. The temperature of each half of the validation pictures was found on the
+that training did not know. Intervals are 95 %. The temperatures of each half of the validation pictures were found on the
 other half.
 
 {_lines(parts_table(evaluation["model"]))}
@@ -113,13 +113,21 @@ def _silence(release: Release) -> str:
         for name, row in release.facts["strangers"].items()
     )
     return f"""\
-Temperature {calibration.temperature:.2f}. An answer is accepted from a top probability of \
-{calibration.least_probability:.2f} on. Of the artist- and
+Each picture's logits are divided by a temperature of its own before the softmax, \
+{calibration.temperature:.3f} * exp({calibration.margin_weight:+.4f} * margin {calibration.ood_weight:+.3f} * ood_score)
+between {TEMPERATURES[0]} and {TEMPERATURES[1]}: the farther the first logit is ahead of the second (the margin), the \
+surer the answer, and the stranger
+the picture, the less sure. The three numbers are those of the least NLL on the validation pictures.
+
+An answer is accepted from a top probability of {calibration.least_probability:.2f} on. Of the artist- and
 source-disjoint pictures, {abstention["coverage"]:.1%} get one, and {abstention["accuracy"]:.0%} of these answers are \
 right (asked for: {abstention["target"]:.0%}). The others are `abstained`.
 
-`ood_score` is how far the embedding lies from the nearest class's mean, plus a tenth of how many deviations the lowest
-block's numbers are off on average (root mean square); above {calibration.greatest_ood:.3f} the answer is \
+`ood_score` is one minus the cosine between the picture and the nearest of {shape.centres} centres of the training \
+pictures, by
+{shape.embedding_size} principal directions of one block's deviations, plus a tenth of how many deviations the lowest \
+block's numbers are
+off on average (root mean square); above {calibration.greatest_ood:.3f} the answer is \
 `out_of_distribution`.
 Area under the ROC curve against validation pictures: {strangers}.
 A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""

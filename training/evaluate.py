@@ -50,8 +50,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the run's answers, or those of the version directory `model`, and write the report. Returns all numbers.
 
-    A run's answers are calibrated by the other half of the validation pictures each, so that no temperature is measured
-    on the pictures that it was fitted to. A SavedModel's probabilities are taken as they come. `against` are other runs
+    A run's answers are calibrated by the other half of the validation pictures each, so that nothing is measured on the
+    pictures that it was fitted to. A SavedModel's probabilities are taken as they come. `against` are other runs
     on the same split, by name: the answers are compared with theirs picture by picture.
     """
     facts = json.loads((run / RUN).read_text()) if (run / RUN).exists() else {}
@@ -95,8 +95,9 @@ def evaluate(
 
 
 def calibrated(answers: Answers, chosen: Sequence[Record]) -> Floats:
-    """A run's probabilities, each half of the pictures at the temperature of the other."""
-    return cross_calibrated(answers.logits, answers.truth, [half(record) for record in chosen])
+    """A run's probabilities, each half of the pictures at temperatures found on the other."""
+    halves = [half(record) for record in chosen]
+    return cross_calibrated(answers.logits, answers.truth, answers.strangeness, halves)
 
 
 def load_rival(run: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> Answers:
@@ -164,7 +165,7 @@ def _strangers(
     `distance` is the servable's ood_score; `energy` reads the logits alone.
     """
     released = load_release(config.run / CHECKPOINT)
-    model, calibration = build_release_model(released), released.calibration
+    model, greatest = build_release_model(released), released.calibration.greatest_ood
     rng = np.random.default_rng(0)
 
     def draw(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -174,7 +175,7 @@ def _strangers(
         parts = [pictures[at : at + 16].astype(np.float32) for at in range(0, len(pictures), 16)]
         found = [model.predict_on_batch(part) for part in tqdm(parts, "strangers", unit="batch", mininterval=5)]
         logits, distance = (np.concatenate([part[name] for part in found]) for name in (LOGITS, contract.OOD_SCORE))
-        return {"distance": distance, "energy": energy(logits, calibration.temperature)}
+        return {"distance": distance, "energy": energy(logits)}
 
     known = scores(draw(rows))
     kinds = {"no artworks": no_artworks(config.strangers // 4)}
@@ -184,7 +185,7 @@ def _strangers(
     report: dict[str, dict[str, Any]] = {}
     for name, pictures in kinds.items():
         strange = scores(pictures)
-        caught = float((strange["distance"] > calibration.greatest_ood).mean())
+        caught = float((strange["distance"] > greatest).mean())
         report[name] = {"count": len(pictures), "called out of distribution": caught}
         report[name] |= {score: auroc(known[score], strange[score]) for score in known}
     return report

@@ -69,11 +69,8 @@ class Servable(tf.Module):
 
     def _decide(self, answer: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         logits = answer[LOGITS]
-        # float64, because a model server that computes float32 in bfloat16 leaves it alone: a softmax of eight bits
-        # gives probabilities that add up to 0.998.
-        calibrated = tf.cast(logits, tf.float64) / self.calibration.temperature  # [N, C]
-        probabilities = tf.cast(tf.nn.softmax(calibrated), tf.float32)
         strangeness = tf.cast(answer[contract.OOD_SCORE], tf.float32)  # higher is stranger; [N]
+        probabilities = tf.cast(self.calibration.probabilities(logits, strangeness), tf.float32)  # [N, C]
         least, greatest = self.calibration.least_probability, self.calibration.greatest_ood
         sure = tf.reduce_max(probabilities, axis=-1) >= least
         decision = tf.where(

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training import durable
-from training.calibrate import probabilities, temperature_of
+from training.calibrate import temperature_of
 from training.config import TrainConfig, to_values
 from training.curves import Curves, Row, read_epochs
 from training.data import Examples
-from training.metrics import nll
+from training.metrics import log_softmax, nll
 from training.model import LOGITS, ask_head, load_weights, weights_of
 
 PROGRESS: Final = "progress.npz"
@@ -172,8 +172,8 @@ def _to_keep(trainee: keras.Model, start: list[NDArray[Any]], kept: float) -> It
 
 
 def _judge(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> Row:
-    """At the best temperature, as it will be chosen in the end."""
-    known = probabilities(logits, temperature_of(logits, truth))
+    """At the best temperature for all of them."""
+    known = np.exp(log_softmax(logits / temperature_of(logits, truth)))
     return {"val_nll": nll(known, truth), "val_accuracy": float((logits.argmax(1) == truth).mean())}
 
 

@@ -2,7 +2,7 @@
 
 RUN/run.json            config, split, environment, seconds: written when the run is done
 RUN/checkpoint/         model.safetensors and release.json, as `release` will publish them
-RUN/validation.npz      logits, truth and record number of every validation picture
+RUN/validation.npz      logits, ood_score, truth and record number of every validation picture
 RUN/seed_<n>/           a fine-tuning: its epochs, for TensorBoard too, and what a killed run goes on from
 """
 
@@ -19,15 +19,17 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import EMBEDDING, OOD_SCORE
-from training.calibrate import calibrate, probabilities, temperature_of
+from sklearn.cluster import KMeans
+
+from serving.contract import OOD_SCORE
+from training.calibrate import calibrate, temperature_of
 from training.checkpoint import Release, load_release, save_release
 from training.config import PLACES, TrainConfig, to_values
 from training.data import CachedViews, Examples, FreshViews
 from training.features import Features, extract, set_directions
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
-from training.metrics import summary
+from training.metrics import log_softmax, summary
 from training.model import CHANNELS, LOGITS, ask_head, build_model, load_weights, weights_of
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
@@ -41,10 +43,11 @@ EMBEDDED_PICTURES: Final = 3000  # looked at for the embedding's directions
 
 @dataclass(frozen=True)
 class Answers:
-    """Logits [N, C] for records `rows`, and their true labels."""
+    """Logits [N, C] and ood_score [N] for records `rows`, and their true labels."""
 
     rows: NDArray[np.int64]
     logits: NDArray[np.float32]
+    strangeness: NDArray[np.float32]
     truth: NDArray[np.int64]
 
 
@@ -72,14 +75,18 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     stages: dict[str, dict[str, Any]] = {}
     if config.measured_by:
         _repeat(config, model, examples, config.measured_by)
-        logits, prior = load_answers(config.measured_by).logits, _facts(config.measured_by)["prior"]
+        prior = _facts(config.measured_by)["prior"]
     else:
         stages, logits = _train(config, model, examples)
         prior = _prior(config, logits, examples)
-        logits = logits + np.array(prior, np.float32)
     weights = weights_of(model)
     load_weights(model, weights | {"head/bias": weights["head/bias"] + np.array(prior, np.float32)})
-    strangeness = _place_centres(model, examples)
+    _place_centres(config, model, examples)
+    if config.measured_by:
+        answers = load_answers(config.measured_by)
+    else:
+        found = ask_head(model, examples.views.reader(model)(validation))
+        answers = Answers(validation, found[LOGITS], found[OOD_SCORE], truth[validation])
     report = {
         "config": to_values(config),
         "split": split["digest"],
@@ -91,7 +98,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         "seconds": round(time.time() - started),
         "environment": environment(),
     }
-    _write(config, model, Answers(validation, logits, truth[validation]), strangeness, records, report)
+    _write(config, model, answers, records, report)
     return report
 
 
@@ -159,13 +166,16 @@ def _features_now(model: keras.Model, examples: Examples) -> list[NDArray[np.flo
     return [examples.views.reader(model, view)(labelled) for view in range(len(examples.features))]
 
 
-def _place_centres(model: keras.Model, examples: Examples) -> NDArray[np.float32]:
-    """Put the mean embedding of every class's training pictures into the head; the validation pictures' ood_score."""
-    read = examples.views.reader(model)
-    embedding, truth = ask_head(model, read(examples.train))[EMBEDDING], examples.truth[examples.train]
-    centres = np.stack([embedding[truth == label].mean(0) for label in range(examples.classes)])
+def _place_centres(config: TrainConfig, model: keras.Model, examples: Examples) -> None:
+    """Tell the head where the training pictures lie, as the network sees them now."""
+    shape, head = config.shape, model.get_layer("head")
+    standard = np.asarray(head.standardise(examples.views.reader(model)(examples.train)))
+    axes = project(standard[:, shape.placed()], shape.embedding_size)
+    load_weights(model, weights_of(model) | {"head/axes": axes})
+    places = np.asarray(head.place(standard))
+    found = KMeans(min(shape.centres, len(places)), n_init=1, random_state=0).fit(places).cluster_centers_
+    centres = np.resize(found / np.linalg.norm(found, axis=1, keepdims=True), (shape.centres, shape.embedding_size))
     load_weights(model, weights_of(model) | {"head/centres": centres})
-    return ask_head(model, read(examples.validation))[OOD_SCORE]
 
 
 def environment() -> dict[str, str]:
@@ -192,7 +202,7 @@ def _solve_head(
     pairs = [
         slice(slices[n].start + 2 * CHANNELS[n], slices[n].stop) for n in config.shape.blocks if config.shape.rank(n)
     ]
-    factors = even_out(known, pairs)
+    evened = [even_out(known[:, place]) for place in pairs]
     kernel, bias = solve(
         known,
         np.tile(examples.truth[train], len(views)),
@@ -201,8 +211,9 @@ def _solve_head(
         weight_decay=config.weight_decay,
         smoothing=config.label_smoothing,
     )
-    for place, factor in zip(pairs, factors, strict=True):
-        kernel[place] *= factor  # the network reads covariances as they are
+    for place, (means, factor) in zip(pairs, evened, strict=True):  # the network reads correlations as they are
+        kernel[place] *= factor
+        bias -= means @ kernel[place]
     embedded = known[: len(train) : max(1, len(train) // EMBEDDED_PICTURES), config.shape.embedded()]
     head = {"shift": shift, "scale": scale, "kernel": kernel, "bias": bias,
             "projection": project(embedded, config.embedding_size)}  # fmt: skip
@@ -211,14 +222,13 @@ def _solve_head(
 
 def _measure(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, Any]:
     temperature = temperature_of(logits, truth)
-    return {"temperature": temperature, **summary(probabilities(logits, temperature), truth)}
+    return {"temperature": temperature, **summary(np.exp(log_softmax(logits / temperature)), truth)}
 
 
 def _write(
     config: TrainConfig,
     model: keras.Model,
     answers: Answers,
-    strangeness: NDArray[np.float32],
     records: Sequence[Record],
     report: dict[str, Any],
 ) -> None:
@@ -230,7 +240,7 @@ def _write(
         calibration, reached = calibrate(
             answers.logits,
             answers.truth,
-            strangeness,
+            answers.strangeness,
             honest=[records[i].part in (ARTIST, SOURCE) for i in answers.rows],
             target_accuracy=config.target_accuracy,
             known_share=config.known_share,
@@ -238,7 +248,7 @@ def _write(
     facts = {"abstention": {"target": config.target_accuracy, **reached}}
     release = Release(0, config.labels, config.shape, calibration, weights_of(model), facts)
     save_release(release, config.run / CHECKPOINT)
-    np.savez(config.run / ANSWERS, rows=answers.rows, logits=answers.logits, truth=answers.truth)
+    np.savez(config.run / ANSWERS, **vars(answers))
     (config.run / RUN).write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -246,4 +256,4 @@ def load_answers(run: Path) -> Answers:
     """The validation answers of a run. Raises ValueError when there is no finished run."""
     _facts(run)
     with np.load(run / ANSWERS) as saved:
-        return Answers(saved["rows"], saved["logits"], saved["truth"])
+        return Answers(**saved)

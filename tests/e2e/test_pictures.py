@@ -91,9 +91,9 @@ from training.checkpoint import load_release
 from training.checkpoint import build_release_model
 release = load_release(Path("training/release"))
 pixels = np.stack([decode(Path(name).read_bytes()) for name in sys.argv[1:]])
-logits = build_release_model(release).predict(pixels, verbose=0)["logits"] / release.calibration.temperature
-odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-print(json.dumps((odds / odds.sum(axis=1, keepdims=True)).tolist()))
+found = build_release_model(release).predict(pixels, verbose=0)
+answers = release.calibration.probabilities(found["logits"], found["ood_score"])
+print(json.dumps(np.asarray(answers).tolist()))
 """
     command = [str(ROOT / ".venv/serving/bin/python"), "-c", program, *map(str, PICTURES)]
     done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)

@@ -138,9 +138,9 @@ def ranks(values: NDArray[Any]) -> NDArray[Any]:
 def test_released_heat_maps_sum_to_the_logits_behind_the_probabilities(
     released: ReleasedModel, found: dict[str, NDArray[Any]]
 ) -> None:
-    logits = found[contract.HEATMAPS].sum((1, 2)) / released.release.calibration.temperature
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(odds / odds.sum(1, keepdims=True), found[contract.PROBABILITIES], atol=1e-4)
+    logits, score = found[contract.HEATMAPS].sum((1, 2)), found[contract.OOD_SCORE]
+    expected = released.release.calibration.probabilities(logits, score)
+    np.testing.assert_allclose(found[contract.PROBABILITIES], expected, atol=1e-4)
 
 
 def test_released_heat_maps_change_when_the_heads_weights_are_randomised(

@@ -3,7 +3,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from training.calibrate import calibrate, cross_calibrated, temperature_of
+from training.calibrate import calibrate, cross_calibrated, probabilities, temperature_of, temperatures_of
 from training.head import picture_weights, solve, standardise
 from training.metrics import calibration_error, coverage_at, log_softmax, nll, paired_difference, summary, wilson
 
@@ -70,8 +70,21 @@ def test_temperature_finds_how_much_too_sure_the_logits_are(logits: tuple[np.nda
 
 def test_calibrated_answers_are_calibrated(logits: tuple[np.ndarray, np.ndarray]) -> None:
     answers, truth = logits
-    known = cross_calibrated(answers, truth, np.arange(len(truth)) % 2)
+    known = cross_calibrated(answers, truth, np.zeros(len(truth)), np.arange(len(truth)) % 2)
     assert calibration_error(known, truth) < 0.03 < calibration_error(np.exp(log_softmax(answers)), truth)
+
+
+def test_strange_pictures_get_a_higher_temperature_where_they_are_worse_known(
+    logits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    answers, truth = logits
+    strangeness = np.random.default_rng(1).random(len(truth))
+    surer = answers * np.exp(strangeness)[:, None]  # the stranger, the more too sure
+    found = temperatures_of(surer, truth, strangeness)
+    assert found.ood_weight == pytest.approx(1, abs=0.2)
+    known = probabilities(found, surer, strangeness)
+    assert nll(known, truth) < nll(np.exp(log_softmax(surer / temperature_of(surer, truth))), truth) - 0.01
+    assert (known.argmax(1) == answers.argmax(1)).all()
 
 
 def test_threshold_reaches_its_target(logits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -80,7 +93,7 @@ def test_threshold_reaches_its_target(logits: tuple[np.ndarray, np.ndarray]) -> 
     everyone = [True] * len(truth)
     found, reached = calibrate(answers, truth, strangeness, honest=everyone, target_accuracy=0.9, known_share=0.98)
     assert found.greatest_ood == pytest.approx(0.98, abs=1e-3)
-    known = np.exp(log_softmax(answers / found.temperature))
+    known = probabilities(found, answers, strangeness)
     sure = known.max(1) >= found.least_probability
     assert (known.argmax(1) == truth)[sure].mean() >= 0.9
     assert reached["coverage"] == pytest.approx(sure.mean())
