@@ -149,8 +149,8 @@ class Texture(keras.layers.Layer):
         """Coordinates of every position of the pooled block, [N, h * w, rank]: mean 0, variance 1 in each picture."""
         pooled = block if block.shape[1] <= MAP_SIZE else ops.max_pool(block, 2, 2)  # VGG16's own pooling
         flat = ops.matmul(ops.reshape(pooled, (-1, pooled.shape[1] * pooled.shape[2], self.channels)), self.basis)
-        centred = flat - ops.mean(flat, axis=1, keepdims=True)
-        return centred / ops.sqrt(ops.mean(ops.square(centred), axis=1, keepdims=True) + DIRECTION_FLOOR)
+        centred = flat - ops.mean(flat, axis=(1,), keepdims=True)  # OpenVINO 2026.4 refuses the axis as a number
+        return centred / ops.sqrt(ops.mean(ops.square(centred), axis=(1,), keepdims=True) + DIRECTION_FLOOR)
 
     def _correlations(self, directions: Any) -> Any:
         """[N, h * w, rank] -> [N, pairs]."""
