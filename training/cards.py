@@ -74,8 +74,8 @@ The embedding is {shape.embedding_size} principal directions of block {shape.blo
 
 {MEASURED_BEFORE if facts["measured_on_other_weights"] else MEASURED_ITSELF}
 Random: known artists and sources. Artist-disjoint: artists that training did not know. Source-disjoint: books and sites
-that training did not know. Intervals are 95 %. The temperatures of each half of the validation pictures were found on the
-other half.
+that training did not know. Intervals are 95 %. The temperatures of each half of the validation pictures were found on
+the other half.
 
 {_lines(parts_table(evaluation["model"]))}
 {_comparisons(facts["comparisons"])}
@@ -113,21 +113,20 @@ def _silence(release: Release) -> str:
         for name, row in release.facts["strangers"].items()
     )
     return f"""\
-Each picture's logits are divided by a temperature of its own before the softmax, \
+Each picture's logits are divided by a temperature of its own before the softmax,
 {calibration.temperature:.3f} * exp({calibration.margin_weight:+.4f} * margin {calibration.ood_weight:+.3f} * ood_score)
-between {TEMPERATURES[0]} and {TEMPERATURES[1]}: the farther the first logit is ahead of the second (the margin), the \
-surer the answer, and the stranger
-the picture, the less sure. The three numbers are those of the least NLL on the validation pictures.
+between {TEMPERATURES[0]} and {TEMPERATURES[1]}: the farther the first logit is ahead of the second (the margin), the
+surer the answer, and the stranger the picture, the less sure. The three numbers are those of the least NLL on the
+validation pictures.
 
 An answer is accepted from a top probability of {calibration.least_probability:.2f} on. Of the artist- and
 source-disjoint pictures, {abstention["coverage"]:.1%} get one, and {abstention["accuracy"]:.0%} of these answers are \
 right (asked for: {abstention["target"]:.0%}). The others are `abstained`.
 
-`ood_score` is one minus the cosine between the picture and the nearest of {shape.centres} centres of the training \
-pictures, by
-{shape.embedding_size} principal directions of one block's deviations, plus a tenth of how many deviations the lowest \
-block's numbers are
-off on average (root mean square); above {calibration.greatest_ood:.3f} the answer is \
+`ood_score` is one minus the cosine between the picture and the nearest of {release.shape.centres} centres of the
+training pictures, by {release.shape.embedding_size} principal directions of a low block's deviations, plus a tenth of
+how many deviations the lowest block's numbers are off on average (root mean square). Above \
+{calibration.greatest_ood:.3f} the answer is
 `out_of_distribution`.
 Area under the ROC curve against validation pictures: {strangers}.
 A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""

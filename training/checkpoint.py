@@ -90,11 +90,11 @@ def load_release(directory: Path) -> Release:
     facts = json.loads((directory / FACTS).read_text())
     if digest(directory / WEIGHTS) != facts.pop("sha256"):
         raise ValueError(f"{directory / WEIGHTS} is not the file that {FACTS} describes")
-    shape = facts.pop("shape")
+    shape: dict[str, Any] = {n: tuple(x) if isinstance(x, list) else x for n, x in facts.pop("shape").items()}
     return Release(
         version=facts.pop("version"),
         labels=tuple(facts.pop("labels")),
-        shape=ModelShape(**{name: tuple(x) if isinstance(x, list) else x for name, x in shape.items()}),
+        shape=ModelShape(**shape),
         calibration=Calibration(**facts.pop("calibration")),
         weights=load_file(directory / WEIGHTS),
         facts=facts,

@@ -18,7 +18,6 @@ from typing import Any, Final
 import keras
 import numpy as np
 from numpy.typing import NDArray
-
 from sklearn.cluster import KMeans
 
 from serving.contract import OOD_SCORE

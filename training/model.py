@@ -159,15 +159,14 @@ class Texture(keras.layers.Layer):
 
     def _correlation_shares(self, directions: Any, kernel: Any) -> Any:
         """[N, h * w, rank] and [pairs, C] -> [N, h, w, C]; averaged over positions it is what the pairs add."""
-        side = round(directions.shape[1] ** 0.5)
-        place, upper = np.zeros((self.rank, self.rank), np.int32), np.triu(np.ones((self.rank, self.rank), np.float32), 1)
+        side, classes = round(directions.shape[1] ** 0.5), kernel.shape[1]
+        place = np.full((self.rank, self.rank), len(self.pairs), np.int32)  # no pair: the row of zeros behind the last
         place[self.pairs[:, 0], self.pairs[:, 1]] = np.arange(len(self.pairs))
-        forms = ops.take(kernel, place.ravel(), axis=0) * upper.reshape(-1, 1)  # each pair once; [rank^2, C]
-        forms = ops.reshape(ops.transpose(forms), (1, -1, self.rank, self.rank))
-        flat = ops.expand_dims(directions, 1)
-        # As matrix products; an einsum of the three does twice the work.
-        values = ops.sum(ops.matmul(flat, forms) * flat, axis=-1)  # [N, C, h * w]
-        return ops.reshape(ops.transpose(values, (0, 2, 1)), (-1, side, side, kernel.shape[1]))
+        forms = ops.take(ops.pad(kernel, ((0, 1), (0, 0))), place, axis=0)  # [rank, rank, C]
+        forms = ops.reshape(ops.transpose(forms, (0, 2, 1)), (self.rank, -1))
+        # One matrix product for all classes; an einsum of the three does twice the work.
+        products = ops.reshape(ops.matmul(directions, forms), (-1, side, side, classes, self.rank))
+        return ops.sum(products * ops.reshape(directions, (-1, side, side, 1, self.rank)), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to make this layer again."""
