@@ -5,7 +5,7 @@ pytest.importorskip("keras")
 
 import keras
 
-from serving.contract import EMBEDDING, HEATMAPS
+from serving.contract import EMBEDDING, HEATMAPS, OOD_SCORE
 from training.checkpoint import probe_images
 from training.model import (
     FEATURES,
@@ -13,6 +13,7 @@ from training.model import (
     LOGITS,
     CaffePreprocessing,
     ModelShape,
+    ask_head,
     build_extractor,
     build_model,
     build_tail,
@@ -54,6 +55,32 @@ def test_heat_maps_differ_between_positions(answers: dict[str, np.ndarray]) -> N
 
 def test_embedding_has_unit_length(answers: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(np.linalg.norm(answers[EMBEDDING], axis=1), 1, rtol=1e-5)
+
+
+def test_what_lies_at_a_centre_is_strange_by_its_lowest_block_alone(
+    model: keras.Model, answers: dict[str, np.ndarray]
+) -> None:
+    head, before = model.get_layer("head"), weights_of(model)
+    standard = head.standardise(answers[FEATURES])
+    places = np.asarray(head.place(standard))
+    load_weights(model, before | {"head/centres": np.resize(places[:1], before["head/centres"].shape)})
+    scores = ask_head(model, answers[FEATURES])[OOD_SCORE]
+    load_weights(model, before)
+    lowest = np.asarray(standard)[:, : 2 * 256]  # means and deviations of block 3, the lowest one read here
+    away = 1 - places @ places[0]
+    np.testing.assert_allclose(scores, away + 0.1 * np.sqrt((lowest**2).mean(1)), rtol=1e-4)
+    assert away[0] == pytest.approx(0, abs=1e-5)
+    assert away[1:].max() > 0.01
+
+
+def test_correlations_do_not_depend_on_contrast(model: keras.Model) -> None:
+    texture = model.get_layer("texture3")
+    block = np.random.default_rng(0).normal(size=(2, 28, 28, 256)).astype(np.float32) * 20
+    pairs = slice(2 * 256, None)
+    once, thrice = np.asarray(texture(block)), np.asarray(texture(3 * block + 5))
+    np.testing.assert_allclose(thrice[:, :256], 3 * once[:, :256] + 5, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(thrice[:, pairs], once[:, pairs], atol=1e-3)
+    assert 0.05 < np.abs(once[:, pairs]).max() < 1
 
 
 def test_preprocessing_equals_keras_own() -> None:
