@@ -21,7 +21,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     export_model()
     folder = tmp_path_factory.mktemp("canary")
     released = max((MODELS / "culture").glob("[0-9]*"), key=lambda path: int(path.name))
-    for version in ("3", "4"):
+    for version in ("4", "5"):
         shutil.copytree(released, folder / "culture" / version)
     grpc, rest, *ports = free_ports(4)
     config = K8S / "components/canary/models.config"
@@ -39,7 +39,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         yield urls
 
 
-@pytest.mark.parametrize(("label", "version"), [("stable", 3), ("canary", 4)])
+@pytest.mark.parametrize(("label", "version"), [("stable", 4), ("canary", 5)])
 def test_a_gateway_is_answered_by_the_version_of_its_label(label: str, version: int, gateways: dict[str, str]) -> None:
     headers = {"Content-Type": "image/jpeg"}
     answer = httpx.post(f"{gateways[label]}/v1/predict", content=PICTURE.read_bytes(), headers=headers, timeout=20)
