@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from training.checkpoint import TEMPERATURES, Release
+from training.model import UNUSUAL
 from training.report import classes_table, differences_table, leaks_table, parts_table
 
 Row = dict[str, Any]
@@ -66,8 +67,8 @@ Released {facts["released"]}, trained on {facts["trained_on"]:,} pictures.
 
 VGG16 without its top (Simonyan and Zisserman 2014; ImageNet weights by the Visual Geometry Group, CC BY 4.0) at 224 x
 224, squashed. A linear head reads {shape.features:,} numbers: mean and standard deviation of every channel of blocks
-{_list(shape.blocks)}, and the correlations of their {_list(shape.ranks)} strongest directions. All of
-these are sums over positions, so a heat map is exact: its cells add up to the logit.
+{_list(shape.blocks)}, and the covariances of their {_list(shape.ranks)} strongest directions, each covariance c as
+c / sqrt(|c| + 0.05). All of these are sums over positions, so a heat map is exact: its cells add up to the logit.
 The embedding is {shape.embedding_size} principal directions of block {shape.blocks[-1]}'s means, of unit length.
 
 ## What it is worth
@@ -123,9 +124,9 @@ An answer is accepted from a top probability of {calibration.least_probability:.
 source-disjoint pictures, {abstention["coverage"]:.1%} get one, and {abstention["accuracy"]:.0%} of these answers are \
 right (asked for: {abstention["target"]:.0%}). The others are `abstained`.
 
-`ood_score` is one minus the cosine between the picture and the nearest of {release.shape.centres} centres of the
-training pictures, by {release.shape.embedding_size} principal directions of a low block's deviations, plus a tenth of
-how many deviations the lowest block's numbers are off on average (root mean square). Above \
+`ood_score` reads means and deviations of the lowest block alone: one minus the cosine between the picture and the
+nearest of {release.shape.centres} centres of the training pictures (k-means in their {release.shape.axes} strongest
+directions), plus {UNUSUAL} times how many deviations these numbers are off (root mean square). Above \
 {calibration.greatest_ood:.3f} the answer is
 `out_of_distribution`.
 Area under the ROC curve against validation pictures: {strangers}.

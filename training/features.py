@@ -1,6 +1,6 @@
 """What the frozen network says of every picture and of its augmented views, computed once and kept beside the pixels.
 
-PREPARED/features/<key>/directions.npz         strongest directions of the blocks whose correlations are read
+PREPARED/features/<key>/directions.npz         strongest directions of the blocks whose covariances are read
 PREPARED/features/<key>/features_<v>.npy       float32 [L, F]: what the head reads
 PREPARED/features/<key>/given_<cut>_<v>.npy    float16 [L, h, w, K]: what block <cut> is given
 
@@ -93,7 +93,7 @@ def augmented(config: TrainConfig, record: Record, seed: Sequence[int]) -> NDArr
 
 
 def set_directions(model: keras.Model, directions: dict[int, NDArray[np.float32]]) -> None:
-    """Put the directions into the layers that read correlations."""
+    """Put the directions into the layers that read covariances."""
     weights = weights_of(model)
     weights.update({f"texture{block}/basis": basis for block, basis in directions.items()})
     load_weights(model, weights)

@@ -169,11 +169,11 @@ def _place_centres(config: TrainConfig, model: keras.Model, examples: Examples) 
     """Tell the head where the training pictures lie, as the network sees them now."""
     shape, head = config.shape, model.get_layer("head")
     standard = np.asarray(head.standardise(examples.views.reader(model)(examples.train)))
-    axes = project(standard[:, shape.placed()], shape.embedding_size)
+    axes = project(standard[:, shape.lowest()], shape.axes)
     load_weights(model, weights_of(model) | {"head/axes": axes})
     places = np.asarray(head.place(standard))
     found = KMeans(min(shape.centres, len(places)), n_init=1, random_state=0).fit(places).cluster_centers_
-    centres = np.resize(found / np.linalg.norm(found, axis=1, keepdims=True), (shape.centres, shape.embedding_size))
+    centres = np.resize(found / np.linalg.norm(found, axis=1, keepdims=True), (shape.centres, shape.axes))
     load_weights(model, weights_of(model) | {"head/centres": centres})
 
 
@@ -201,7 +201,7 @@ def _solve_head(
     pairs = [
         slice(slices[n].start + 2 * CHANNELS[n], slices[n].stop) for n in config.shape.blocks if config.shape.rank(n)
     ]
-    evened = [even_out(known[:, place]) for place in pairs]
+    factors = even_out(known, pairs)
     kernel, bias = solve(
         known,
         np.tile(examples.truth[train], len(views)),
@@ -210,9 +210,8 @@ def _solve_head(
         weight_decay=config.weight_decay,
         smoothing=config.label_smoothing,
     )
-    for place, (means, factor) in zip(pairs, evened, strict=True):  # the network reads correlations as they are
-        kernel[place] *= factor
-        bias -= means @ kernel[place]
+    for place, factor in zip(pairs, factors, strict=True):
+        kernel[place] *= factor  # the network reads covariances as they are
     embedded = known[: len(train) : max(1, len(train) // EMBEDDED_PICTURES), config.shape.embedded()]
     head = {"shift": shift, "scale": scale, "kernel": kernel, "bias": bias,
             "projection": project(embedded, config.embedding_size)}  # fmt: skip

@@ -23,16 +23,13 @@ def picture_weights(truth: Ints, groups: Sequence[str], *, group_weight: float) 
     return result
 
 
-def even_out(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Brings columns to mean 0 each and mean square 1 together, in place: one penalty then suits all kinds of features.
-
-    Returns what was subtracted, and the factor that what remained was multiplied by.
-    """
-    means = features.mean(0)
-    features -= means
-    factor = float(1 / np.sqrt(np.mean(features**2) + 1e-12))
-    features *= factor
-    return means, factor
+def even_out(features: NDArray[np.float32], slices: Sequence[slice]) -> list[float]:
+    """Brings each slice of columns to mean square 1, in place: one penalty then suits all. Returns the factors."""
+    factors = []
+    for place in slices:
+        factors.append(float(1 / np.sqrt(np.mean(features[:, place] ** 2) + 1e-12)))
+        features[:, place] *= factors[-1]
+    return factors
 
 
 def standardise(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

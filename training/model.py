@@ -3,9 +3,9 @@
 Plain Keras 3: no TensorFlow is named here, so that the same model trains on any Keras backend.
 
 Of every block the head reads the mean and the standard deviation of each channel over all positions, and of some blocks
-how channels vary together: the correlations of the block's strongest directions (after Gatys et al. 2016, who describe
-style by their covariances). It is linear in these numbers, and each of them is a sum over positions. So every logit
-splits exactly into one share per position: that is the heat map, not an approximation of it.
+how channels vary together: the covariances of the block's strongest directions (after Gatys et al. 2016, who describe
+style by them). It is linear in these numbers, and each of them is a sum over positions. So every logit splits exactly
+into one share per position: that is the heat map, not an approximation of it.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ CHANNELS: Final = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
 MAP_SIZE: Final = 14  # positions per side of a heat map: block 5's own grid
 VARIANCE_FLOOR: Final = 1e-6  # keeps the square root's gradient finite on flat pictures
 # Pools are given their strides below: left out, they are wrong on JAX (Keras 3.15).
-# Added to a direction's variance before it is brought to 1, so that flat pictures correlate with nothing; over all
-# pictures a direction's variance is 1.
-DIRECTION_FLOOR: Final = 1e-3
+# A covariance c is read as c / sqrt(|c| + floor): large ones count less, and small ones stay linear (directions are
+# scaled to unit variance, so 1 is large).
+COVARIANCE_FLOOR: Final = 0.05
 
-UNUSUAL: Final = 0.1  # weight in the ood_score of how unusual the lowest block's numbers are, in deviations
+UNUSUAL: Final = 0.2  # weight in the ood_score of how unusual the lowest block's numbers are, in deviations
 
 LOGITS: Final = "logits"
 FEATURES: Final = "features"
@@ -44,17 +44,18 @@ class ModelShape:
 
     classes: int
     blocks: tuple[int, ...] = (2, 3, 4, 5)
-    ranks: tuple[int, ...] = (0, 112, 80, 56)  # per block: directions whose correlations are read
-    embedding_size: int = 64
-    centres: int = 192  # of the training pictures, for the ood_score
+    ranks: tuple[int, ...] = (0, 128, 88, 56)  # per block: directions whose covariances are read
+    embedding_size: int = 32
+    axes: int = 16  # the directions in which the ood_score tells where a picture lies
+    centres: int = 256  # and the places among the training pictures that it knows
 
     def rank(self, block: int) -> int:
-        """Directions of this block whose correlations are read."""
+        """Directions of this block whose covariances are read."""
         return self.ranks[self.blocks.index(block)]
 
     def features_of(self, block: int) -> int:
         """Numbers that the head reads of a block."""
-        return 2 * CHANNELS[block] + self.rank(block) * (self.rank(block) - 1) // 2
+        return 2 * CHANNELS[block] + self.rank(block) * (self.rank(block) + 1) // 2
 
     @property
     def features(self) -> int:
@@ -75,18 +76,12 @@ class ModelShape:
         start = self.slices()[self.blocks[-1]].start
         return slice(start, start + CHANNELS[self.blocks[-1]])
 
-    def placed(self) -> slice:
-        """The features that say where a picture lies among the training pictures: deviations of the second block read.
-
-        Low enough to see a style of reproduction, high enough to see more than its colours; measured against the means
-        and the other blocks (configs/release.toml).
-        """
-        block = self.blocks[min(1, len(self.blocks) - 1)]
-        start = self.slices()[block].start + CHANNELS[block]
-        return slice(start, start + CHANNELS[block])
+    def lowest(self) -> slice:
+        """The features that the ood_score reads: means and deviations of the lowest block."""
+        return slice(0, 2 * CHANNELS[self.blocks[0]])
 
     def standardised(self) -> NDArray[np.int32]:
-        """Positions of the features that come in units of their own, all but the correlations."""
+        """Positions of the features that come in units of their own, all but the covariances."""
         slices = self.slices()
         return np.concatenate([np.arange(2 * CHANNELS[n]) + slices[n].start for n in self.blocks]).astype(np.int32)
 
@@ -107,10 +102,10 @@ class Texture(keras.layers.Layer):
     """What the head reads of one block, in float32 whatever the block computes in."""
 
     def __init__(self, channels: int, rank: int, **options: Any) -> None:
-        """`rank` directions have their correlations read; 0: none."""
+        """`rank` directions have their covariances read; 0: none."""
         super().__init__(dtype="float32", **options)
         self.channels, self.rank = channels, rank
-        self.pairs = np.array([(i, j) for i in range(rank) for j in range(i + 1, rank)], np.int32).reshape(-1, 2)
+        self.pairs = np.array([(i, j) for i in range(rank) for j in range(i, rank)], np.int32).reshape(-1, 2)
 
     def build(self, *_: Any) -> None:
         """Makes `basis` [K, rank]: the block's strongest directions, scaled to unit variance."""
@@ -119,20 +114,21 @@ class Texture(keras.layers.Layer):
         self.built = True
 
     def call(self, block: Any) -> Any:
-        """A block's output [N, h, w, K] -> float32 [N, F]: K means, K deviations, correlations of each pair i < j."""
+        """A block's output [N, h, w, K] -> float32 [N, F]: K means, K deviations, covariances of each pair i <= j."""
         block = ops.cast(block, "float32")
         mean = _average(block)  # [N, 1, 1, K]
         variance = ops.squeeze(_average(ops.square(block - mean)), axis=(1, 2))
         numbers = [ops.squeeze(mean, axis=(1, 2)), ops.sqrt(variance + VARIANCE_FLOOR)]
         if self.rank:
-            numbers.append(self._correlations(self._directions(block)))
+            covariances = self._covariances(self._directions(block))
+            numbers.append(covariances / ops.sqrt(ops.abs(covariances) + COVARIANCE_FLOOR))
         return ops.concatenate(numbers, axis=-1)
 
     def shares(self, block: Any, kernel: Any) -> Any:
         """Each position's share of what this block adds to each logit.
 
         A mean is the sum of x / P over the P positions, a deviation s the sum of ((x - mean)^2 + floor) / (P s), a
-        correlation the sum of products of two standardised directions / P.
+        covariance the sum of products of centred directions / P; what is made of a covariance is shared as it is.
         Averages over a cell of the map come before the head's rows: the same sum for a part of the work.
         [N, h, w, K] and the head's rows for this block [F, C] -> float32 [N, 14, 14, C].
         """
@@ -142,31 +138,37 @@ class Texture(keras.layers.Layer):
         spread = (spread + VARIANCE_FLOOR) / ops.sqrt(variance + VARIANCE_FLOOR)
         shares = ops.matmul(_cells(block), kernel[:size]) + ops.matmul(spread, kernel[size : 2 * size])
         if self.rank:
-            shares = shares + _cells(self._correlation_shares(self._directions(block), kernel[2 * size :]))
+            shares = shares + _cells(self._covariance_shares(self._directions(block), kernel[2 * size :]))
         return shares / (MAP_SIZE * MAP_SIZE)
 
     def _directions(self, block: Any) -> Any:
-        """Coordinates of every position of the pooled block, [N, h * w, rank]: mean 0, variance 1 in each picture."""
+        """Centred coordinates of every position of the pooled block, [N, h, w, rank]."""
         pooled = block if block.shape[1] <= MAP_SIZE else ops.max_pool(block, 2, 2)  # VGG16's own pooling
-        flat = ops.matmul(ops.reshape(pooled, (-1, pooled.shape[1] * pooled.shape[2], self.channels)), self.basis)
-        centred = flat - ops.mean(flat, axis=(1,), keepdims=True)  # OpenVINO 2026.4 refuses the axis as a number
-        return centred / ops.sqrt(ops.mean(ops.square(centred), axis=(1,), keepdims=True) + DIRECTION_FLOOR)
+        return ops.matmul(pooled - ops.mean(pooled, axis=(1, 2), keepdims=True), self.basis)
 
-    def _correlations(self, directions: Any) -> Any:
-        """[N, h * w, rank] -> [N, pairs]."""
-        products = ops.matmul(ops.transpose(directions, (0, 2, 1)), directions) / directions.shape[1]
-        return ops.take(ops.reshape(products, (-1, self.rank**2)), self.pairs @ [self.rank, 1], axis=1)
+    def _products(self, directions: Any) -> Any:
+        """[N, h, w, rank] -> [N, rank, rank]: the covariance of each two directions."""
+        flat = ops.reshape(directions, (-1, directions.shape[1] * directions.shape[2], self.rank))
+        return ops.matmul(ops.transpose(flat, (0, 2, 1)), flat) / flat.shape[1]
 
-    def _correlation_shares(self, directions: Any, kernel: Any) -> Any:
-        """[N, h * w, rank] and [pairs, C] -> [N, h, w, C]; averaged over positions it is what the pairs add."""
-        side, classes = round(directions.shape[1] ** 0.5), kernel.shape[1]
-        place = np.full((self.rank, self.rank), len(self.pairs), np.int32)  # no pair: the row of zeros behind the last
+    def _covariances(self, directions: Any) -> Any:
+        """[N, h, w, rank] -> [N, pairs]."""
+        square = ops.reshape(self._products(directions), (-1, self.rank**2))
+        return ops.take(square, self.pairs @ [self.rank, 1], axis=1)
+
+    def _covariance_shares(self, directions: Any, kernel: Any) -> Any:
+        """[N, h, w, rank] and [pairs, C] -> [N, h, w, C]; averaged over positions it is what the pairs add."""
+        _, height, width, rank = directions.shape
+        place, upper = np.zeros((rank, rank), np.int32), np.triu(np.ones((rank, rank), np.float32))
         place[self.pairs[:, 0], self.pairs[:, 1]] = np.arange(len(self.pairs))
-        forms = ops.take(ops.pad(kernel, ((0, 1), (0, 0))), place, axis=0)  # [rank, rank, C]
-        forms = ops.reshape(ops.transpose(forms, (0, 2, 1)), (self.rank, -1))
-        # One matrix product for all classes; an einsum of the three does twice the work.
-        products = ops.reshape(ops.matmul(directions, forms), (-1, side, side, classes, self.rank))
-        return ops.sum(products * ops.reshape(directions, (-1, side, side, 1, self.rank)), axis=-1)
+        weights = ops.take(kernel, place.ravel(), axis=0) * upper.reshape(-1, 1)  # each pair once; [rank^2, C]
+        weights = ops.reshape(ops.transpose(weights), (1, -1, rank, rank))
+        scales = 1 / ops.sqrt(ops.abs(self._products(directions)) + COVARIANCE_FLOOR)  # [N, rank, rank]
+        forms = ops.expand_dims(scales, 1) * weights  # [N, C, rank, rank]
+        flat = ops.reshape(directions, (-1, 1, height * width, rank))
+        # As matrix products; an einsum of the three does twice the work.
+        values = ops.sum(ops.matmul(flat, forms) * flat, axis=-1)  # [N, C, h * w]
+        return ops.reshape(ops.transpose(values, (0, 2, 1)), (-1, height, width, kernel.shape[1]))
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to make this layer again."""
@@ -208,23 +210,21 @@ class LinearHead(keras.layers.Layer):
         embedded = CHANNELS[shape.blocks[-1]]
         self.projection = add(shape=(embedded, shape.embedding_size), name="projection", trainable=False)
         # Where the training pictures lie: the farther from all of these, the stranger a picture is.
-        placed = shape.placed()
-        self.axes = add(shape=(placed.stop - placed.start, shape.embedding_size), name="axes", trainable=False)
-        self.centres = add(shape=(shape.centres, shape.embedding_size), name="centres", trainable=False)
+        self.axes = add(shape=(2 * CHANNELS[shape.blocks[0]], shape.axes), name="axes", trainable=False)
+        self.centres = add(shape=(shape.centres, shape.axes), name="centres", trainable=False)
         self.built = True
 
     def standardise(self, features: Any) -> Any:
-        """[N, F]: means and deviations brought to mean 0 and deviation 1, correlations as they are."""
+        """[N, F]: means and deviations brought to mean 0 and deviation 1, covariances as they are."""
         shift, scale = self._everywhere()
         return (features - shift) * scale
 
     def call(self, features: Any) -> dict[str, Any]:
         """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N]."""
         standard = self.standardise(features)
-        # What is no picture of anything (noise, text, charts) may lie near a centre, but not down here.
-        lowest = standard[:, : 2 * CHANNELS[self.shape.blocks[0]]]
-        unusual = ops.sqrt(ops.mean(ops.square(lowest), axis=-1))
+        # A strange picture lies in no direction that is known, or too far out in one.
         nearest = ops.max(ops.matmul(self.place(standard), ops.transpose(self.centres)), axis=-1)
+        unusual = ops.sqrt(ops.mean(ops.square(standard[:, self.shape.lowest()]), axis=-1))
         return {
             LOGITS: ops.matmul(standard, self.kernel) + self.bias,
             EMBEDDING: _unit(ops.matmul(standard[:, self.shape.embedded()], self.projection)),
@@ -232,8 +232,8 @@ class LinearHead(keras.layers.Layer):
         }
 
     def place(self, standard: Any) -> Any:
-        """Standardised features [N, F] -> where the pictures lie, [N, D] of unit length."""
-        return _unit(ops.matmul(standard[:, self.shape.placed()], self.axes))
+        """Standardised features [N, F] -> where the pictures lie, [N, axes] of unit length."""
+        return _unit(ops.matmul(standard[:, self.shape.lowest()], self.axes))
 
     def rows(self) -> dict[int, Any]:
         """The weights of each block's features as they come, not standardised: [F of the block, C]."""

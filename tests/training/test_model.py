@@ -11,6 +11,7 @@ from training.model import (
     FEATURES,
     GIVEN,
     LOGITS,
+    UNUSUAL,
     CaffePreprocessing,
     ModelShape,
     ask_head,
@@ -57,7 +58,7 @@ def test_embedding_has_unit_length(answers: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(np.linalg.norm(answers[EMBEDDING], axis=1), 1, rtol=1e-5)
 
 
-def test_what_lies_at_a_centre_is_strange_by_its_lowest_block_alone(
+def test_what_lies_at_a_centre_is_strange_only_by_how_far_out_it_is(
     model: keras.Model, answers: dict[str, np.ndarray]
 ) -> None:
     head, before = model.get_layer("head"), weights_of(model)
@@ -66,21 +67,11 @@ def test_what_lies_at_a_centre_is_strange_by_its_lowest_block_alone(
     load_weights(model, before | {"head/centres": np.resize(places[:1], before["head/centres"].shape)})
     scores = ask_head(model, answers[FEATURES])[OOD_SCORE]
     load_weights(model, before)
-    lowest = np.asarray(standard)[:, : 2 * 256]  # means and deviations of block 3, the lowest one read here
     away = 1 - places @ places[0]
-    np.testing.assert_allclose(scores, away + 0.1 * np.sqrt((lowest**2).mean(1)), rtol=1e-4)
+    lowest = np.asarray(standard)[:, : 2 * 256]  # means and deviations of block 3, the lowest one read here
+    np.testing.assert_allclose(scores, away + UNUSUAL * np.sqrt((lowest**2).mean(1)), rtol=1e-4)
     assert away[0] == pytest.approx(0, abs=1e-5)
     assert away[1:].max() > 0.01
-
-
-def test_correlations_do_not_depend_on_contrast(model: keras.Model) -> None:
-    texture = model.get_layer("texture3")
-    block = np.random.default_rng(0).normal(size=(2, 28, 28, 256)).astype(np.float32) * 20
-    pairs = slice(2 * 256, None)
-    once, thrice = np.asarray(texture(block)), np.asarray(texture(3 * block + 5))
-    np.testing.assert_allclose(thrice[:, :256], 3 * once[:, :256] + 5, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(thrice[:, pairs], once[:, pairs], atol=1e-3)
-    assert 0.05 < np.abs(once[:, pairs]).max() < 1
 
 
 def test_preprocessing_equals_keras_own() -> None:
