@@ -33,7 +33,7 @@ class TrainConfig:
 
     blocks: tuple[int, ...] = (2, 3, 4, 5)  # blocks of VGG16 that the head reads
     ranks: tuple[int, ...] = (0, 128, 88, 56)  # per block: directions whose covariances it reads, rank * (rank + 1) / 2
-    embedding_size: int = 32  # numbers in an embedding
+    embedding_size: int = 48  # numbers in an embedding
 
     views: int = 4  # cached pictures of each picture: itself, and this many less one augmented
     augmentation: Augmentation = field(default_factory=Augmentation)  # what happens to the others

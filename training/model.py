@@ -45,7 +45,7 @@ class ModelShape:
     classes: int
     blocks: tuple[int, ...] = (2, 3, 4, 5)
     ranks: tuple[int, ...] = (0, 128, 88, 56)  # per block: directions whose covariances are read
-    embedding_size: int = 32
+    embedding_size: int = 48
     axes: int = 16  # the directions in which the ood_score tells where a picture lies
     centres: int = 256  # and the places among the training pictures that it knows
 
