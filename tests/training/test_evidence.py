@@ -28,7 +28,7 @@ pytestmark = pytest.mark.training
 ROOT = Path(__file__).parents[2]
 RELEASE = ROOT / "training/release"
 PICTURES = sorted((ROOT / "tests/images").glob("*.jpg"))[::3]
-OUTPUTS = [contract.PROBABILITIES, contract.DECISION, contract.HEATMAPS, contract.EMBEDDING]
+OUTPUTS = [contract.PROBABILITIES, contract.DECISION, contract.OOD_SCORE, contract.HEATMAPS, contract.EMBEDDING]
 
 
 def circle(*degrees: float) -> NDArray[np.float32]:
