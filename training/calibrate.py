@@ -11,7 +11,9 @@ from training.checkpoint import Calibration
 from training.metrics import Floats, Ints, coverage_at, log_softmax, nll
 
 TEMPERATURES: Final = (0.2, 8.0)  # searched between, where one has to do for all
-RIDGE: Final = 1e-3  # penalty on the slopes in units of deviations: a handful of pictures must not choose steep ones
+# How steep a temperature's logarithm may be expected to be, per deviation of margin or ood_score, before any picture is
+# seen: so that a handful of them cannot choose steep slopes.
+SLOPE: Final = 0.5
 
 
 def temperature_of(logits: Floats, truth: Ints) -> float:
@@ -37,7 +39,7 @@ def temperatures_of(logits: Floats, truth: Ints, strangeness: Floats) -> Calibra
 
     def loss(found: Floats) -> float:
         known = probabilities(calibration(found), logits, strangeness)
-        return nll(known, truth) + RIDGE * float((found[1:] ** 2).sum())
+        return nll(known, truth) + float((found[1:] ** 2).sum()) / (2 * SLOPE**2 * len(truth))
 
     start = np.array([np.log(temperature_of(logits, truth)), 0.0, 0.0])
     return calibration(minimize(loss, start, method="Nelder-Mead").x)
