@@ -217,19 +217,23 @@ class LinearHead(keras.layers.Layer):
     def standardise(self, features: Any) -> Any:
         """[N, F]: means and deviations brought to mean 0 and deviation 1, covariances as they are."""
         shift, scale = self._everywhere()
-        return (features - shift) * scale
+        return ops.multiply(ops.subtract(features, shift), scale)
 
     def call(self, features: Any) -> dict[str, Any]:
-        """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N]."""
-        standard = self.standardise(features)
+        """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N], all float32.
+
+        In between float64, which a model server that computes float32 in bfloat16 leaves alone: eight bits are too few.
+        """
+        standard = self.standardise(ops.cast(features, "float64"))
         # A strange picture lies in no direction that is known, or too far out in one.
         nearest = ops.max(ops.matmul(self.place(standard), ops.transpose(self.centres)), axis=-1)
         unusual = ops.sqrt(ops.mean(ops.square(standard[:, self.shape.lowest()]), axis=-1))
-        return {
-            LOGITS: ops.matmul(standard, self.kernel) + self.bias,
+        answer = {
+            LOGITS: ops.add(ops.matmul(standard, self.kernel), self.bias),
             EMBEDDING: _unit(ops.matmul(standard[:, self.shape.embedded()], self.projection)),
             OOD_SCORE: 1 - nearest + UNUSUAL * unusual,
         }
+        return {name: ops.cast(values, "float32") for name, values in answer.items()}
 
     def place(self, standard: Any) -> Any:
         """Standardised features [N, F] -> where the pictures lie, [N, axes] of unit length."""
