@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from serving.contract import IMAGE_SIZE, OOD_SCORE
-from training.model import LOGITS, ModelShape, build_model, load_weights
+from training.model import LOGITS, WIDE, ModelShape, build_model, load_weights
 
 WEIGHTS: Final = "model.safetensors"
 FACTS: Final = "release.json"
@@ -40,19 +40,15 @@ class Calibration:
     greatest_ood: float = float("inf")  # ood_score above this: out of distribution
 
     def temperatures(self, logits: Any, ood_score: Any) -> Any:
-        """Logits [N, C > 1] and ood_score [N], tensors or arrays -> float64 [N]."""
-        first = ops.top_k(ops.cast(logits, "float64"), 2)[0]
-        slopes = self.margin_weight * (first[:, 0] - first[:, 1]) + self.ood_weight * ops.cast(ood_score, "float64")
+        """Logits [N, C > 1] and ood_score [N], tensors or arrays -> WIDE [N]."""
+        first = ops.top_k(ops.cast(logits, WIDE), 2)[0]
+        slopes = self.margin_weight * (first[:, 0] - first[:, 1]) + self.ood_weight * ops.cast(ood_score, WIDE)
         return ops.clip(ops.exp(math.log(self.temperature) + slopes), *TEMPERATURES)
 
     def probabilities(self, logits: Any, ood_score: Any) -> Any:
-        """Of each class, float64 [N, C].
-
-        float64, because a model server that computes float32 in bfloat16 leaves it alone: a softmax of eight bits gives
-        probabilities that add up to 0.998.
-        """
+        """Of each class, WIDE [N, C]: a softmax in bfloat16 gives probabilities that add up to 0.998."""
         temperatures = ops.expand_dims(self.temperatures(logits, ood_score), -1)
-        return ops.softmax(ops.cast(logits, "float64") / temperatures, axis=-1)
+        return ops.softmax(ops.cast(logits, WIDE) / temperatures, axis=-1)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ VARIANCE_FLOOR: Final = 1e-6  # keeps the square root's gradient finite on flat 
 # scaled to unit variance, so 1 is large).
 COVARIANCE_FLOOR: Final = 0.05
 
+# What sums of thousands of products are computed in: a model server that computes float32 in bfloat16 leaves float64
+# alone. JAX has none unless it is told so, and serves nothing.
+WIDE: Final = "float32" if keras.backend.backend() == "jax" else "float64"
+
 UNUSUAL: Final = 0.2  # weight in the ood_score of how unusual the lowest block's numbers are, in deviations
 
 LOGITS: Final = "logits"
@@ -220,11 +224,8 @@ class LinearHead(keras.layers.Layer):
         return ops.multiply(ops.subtract(features, shift), scale)
 
     def call(self, features: Any) -> dict[str, Any]:
-        """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N], all float32.
-
-        In between float64, which a model server that computes float32 in bfloat16 leaves alone: eight bits are too few.
-        """
-        standard = self.standardise(ops.cast(features, "float64"))
+        """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N], all float32."""
+        standard = self.standardise(ops.cast(features, WIDE))
         # A strange picture lies in no direction that is known, or too far out in one.
         nearest = ops.max(ops.matmul(self.place(standard), ops.transpose(self.centres)), axis=-1)
         unusual = ops.sqrt(ops.mean(ops.square(standard[:, self.shape.lowest()]), axis=-1))
