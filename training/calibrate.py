@@ -10,7 +10,7 @@ from scipy.optimize import minimize, minimize_scalar
 from training.checkpoint import Calibration
 from training.metrics import Floats, Ints, coverage_at, log_softmax, nll
 
-TEMPERATURES: Final = (0.2, 8.0)  # searched between, where one has to do for all
+SEARCHED: Final = (0.2, 8.0)  # temperatures between which one is looked for that has to do for all
 # How steep a temperature's logarithm may be expected to be, per deviation of margin or ood_score, before any picture is
 # seen: so that a handful of them cannot choose steep slopes.
 SLOPE: Final = 0.5
@@ -18,9 +18,7 @@ SLOPE: Final = 0.5
 
 def temperature_of(logits: Floats, truth: Ints) -> float:
     """The one number that makes the validation NLL least when logits are divided by it (Guo et al. 2017)."""
-    found = minimize_scalar(
-        lambda t: nll(np.exp(log_softmax(logits / t)), truth), bounds=TEMPERATURES, method="bounded"
-    )
+    found = minimize_scalar(lambda t: nll(np.exp(log_softmax(logits / t)), truth), bounds=SEARCHED, method="bounded")
     return float(found.x)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from training.checkpoint import TEMPERATURES, Release
-from training.model import UNUSUAL
+from training.layers import UNUSUAL
 from training.report import classes_table, differences_table, leaks_table, parts_table
 
 Row = dict[str, Any]

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from serving.contract import IMAGE_SIZE, OOD_SCORE
-from training.model import LOGITS, WIDE, ModelShape, build_model, load_weights
+from training.layers import LOGITS, WIDE
+from training.model import build_model, load_weights
+from training.shape import ModelShape
 
 WEIGHTS: Final = "model.safetensors"
 FACTS: Final = "release.json"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from training.augment import Augmentation
-from training.model import ModelShape
 from training.records import ARTIST, RANDOM, SOURCE
+from training.shape import ModelShape
 
 PLACES = ("data", "prepared", "run", "measured_by", "base_weights", "start")  # settings that say only where things are
 LABELS = ("British", "Chinese", "French", "German", "Greek", "Italian", "Japanese", "Spanish")

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from serving.contract import IMAGE_SIZE
 from training.config import TrainConfig
 from training.features import Features, ahead, augmented, batches, view_maker
-from training.model import FEATURES, build_extractor, build_reader, build_tail, build_trainee
+from training.model import FEATURES
+from training.parts import build_extractor, build_reader, build_tail, build_trainee
 from training.records import Record
 
 Rows = NDArray[np.int64]

@@ -21,8 +21,8 @@ from training.calibrate import cross_calibrated, energy
 from training.checkpoint import build_release_model, load_release
 from training.config import TrainConfig, from_values
 from training.fit import CHECKPOINT, RUN, Answers, load_answers
+from training.layers import LOGITS
 from training.metrics import Floats, paired_difference, per_class, reliability, summary
-from training.model import LOGITS
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, RANDOM, SOURCE, TRAIN, Record
 from training.report import write_report

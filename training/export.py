@@ -26,7 +26,7 @@ from training.checkpoint import (
     load_release,
     probe_images,
 )
-from training.model import CAFFE_MEANS, LOGITS
+from training.layers import CAFFE_MEANS, LOGITS
 
 WARMUP: Final = Path("assets.extra", "tf_serving_warmup_requests")  # TensorFlow Serving's own name for it
 BATCH_SIZES: Final = (1, 8)  # where batching.config names none: alone, and the fullest batch that pays on a CPU

@@ -30,8 +30,10 @@ from serving.images import load
 from training import durable
 from training.augment import augment
 from training.config import TrainConfig, to_values
-from training.model import MAP_SIZE, build_extractor, build_model, last_convolution, load_weights, weights_of
+from training.model import build_model, last_convolution, load_weights, weights_of
+from training.parts import build_extractor
 from training.records import OTHER, Record
+from training.texture import MAP_SIZE
 
 DIRECTION_PICTURES: Final = 1500  # looked at for the strongest directions
 DIRECTION_POSITIONS: Final = 8  # per picture

@@ -28,8 +28,9 @@ from training.calibrate import temperature_of
 from training.config import TrainConfig, to_values
 from training.curves import Curves, Row, read_epochs
 from training.data import Examples
+from training.layers import LOGITS
 from training.metrics import log_softmax, nll
-from training.model import LOGITS, ask_head, load_weights, weights_of
+from training.model import ask_head, load_weights, weights_of
 
 PROGRESS: Final = "progress.npz"
 TUNED: Final = "tuned.npz"

@@ -28,10 +28,12 @@ from training.data import CachedViews, Examples, FreshViews
 from training.features import Features, extract, set_directions
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
+from training.layers import LOGITS
 from training.metrics import log_softmax, summary
-from training.model import CHANNELS, LOGITS, ask_head, build_model, load_weights, weights_of
+from training.model import ask_head, build_model, load_weights, weights_of
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
+from training.shape import CHANNELS
 
 CHECKPOINT: Final = "checkpoint"
 ANSWERS: Final = "validation.npz"

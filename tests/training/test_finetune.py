@@ -15,7 +15,8 @@ from training.config import TrainConfig
 from training.data import CachedViews, Examples, Rows
 from training.features import Features
 from training.finetune import PROGRESS, TUNED, Tuned, finetune
-from training.model import ModelShape, build_model, load_weights, weights_of
+from training.model import build_model, load_weights, weights_of
+from training.shape import ModelShape
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
 

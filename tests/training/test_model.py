@@ -7,21 +7,10 @@ import keras
 
 from serving.contract import EMBEDDING, HEATMAPS, OOD_SCORE
 from training.checkpoint import probe_images
-from training.model import (
-    FEATURES,
-    GIVEN,
-    LOGITS,
-    UNUSUAL,
-    CaffePreprocessing,
-    ModelShape,
-    ask_head,
-    build_extractor,
-    build_model,
-    build_tail,
-    build_trainee,
-    load_weights,
-    weights_of,
-)
+from training.layers import LOGITS, UNUSUAL, CaffePreprocessing
+from training.model import FEATURES, ask_head, build_model, load_weights, weights_of
+from training.parts import GIVEN, build_extractor, build_tail, build_trainee
+from training.shape import ModelShape
 
 pytestmark = pytest.mark.training
 

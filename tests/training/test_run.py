@@ -18,7 +18,8 @@ from training.data import Examples, FreshViews
 from training.evaluate import ask_saved_model
 from training.export import ExportError, export_release, signature_problems, write_servable
 from training.fit import CHECKPOINT, fit, load_answers
-from training.model import LOGITS, build_tiny_model
+from training.layers import LOGITS
+from training.model import build_tiny_model
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, TRAIN, VALIDATION
 from training.release import Regression, release
