@@ -88,7 +88,6 @@ class Classifier:
         version: int | None = None,
     ) -> Reply:
         """The model's reply to uint8 [N, 224, 224, 3]. Raises as `classify`, and NotFound for an unknown `version`."""
-        watched = self._watch.wants()
         start = time.monotonic()
         try:
             with context.stage("rpc"):
@@ -96,16 +95,15 @@ class Classifier:
                     pixels,
                     deadline=context.deadline,
                     metadata=_metadata(context),
-                    signature=contract.EXPLAIN if watched else signature,
+                    signature=signature,
                     version=version,
-                    given_up=context.hung_up,
+                    client=context.sock,
                 )
         finally:
             self.gate.learn((time.monotonic() - start) / self._settings.request_timeout_s)
         context.model_version = reply.version
         context.cultures = [prediction.culture for prediction in reply.predictions]
-        if watched:
-            self._watch.look(reply)
+        self._watch.look(reply)
         for prediction in reply.predictions:
             self._metrics.saw_prediction(prediction.culture, prediction.decision, prediction.probability)
         return reply

@@ -6,6 +6,7 @@ Channels, deadlines, second attempts, and the translation of gRPC's errors into 
 import logging
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from gateway.errors import (
     NotLoaded,
     Problem,
 )
+from gateway.hangups import hang_ups
 from gateway.metrics import Metrics
 from gateway.retries import RetryBudget
 from gateway.settings import Settings, SettingsError
@@ -41,7 +43,6 @@ log = logging.getLogger("whence.client")
 
 MIB: Final = 1024 * 1024
 PROBE_TIMEOUT_S: Final = 1.0
-LOOK_UP_S: Final = 0.25  # how often a waiting call asks whether anybody still wants its answer
 
 # Unknown names are ignored silently by gRPC: tests/gateway/test_client.py looks each one up in grpcio itself.
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
@@ -178,12 +179,12 @@ class PredictionClient:
         metadata: tuple[tuple[str, str], ...] = (),
         signature: str = contract.SERVING,
         version: int | None = None,
-        given_up: Callable[[], bool] = lambda: False,
+        client: socket.socket | None = None,
     ) -> replies.Reply:
         """The model's answer to uint8 [N, 224, 224, 3], RGB; without `version` that of the label in the settings.
 
-        Asks `given_up` now and then whether the answer is still wanted. Raises ModelUnavailable, ModelTimeout, Expired,
-        ClientGone, ContractBroken, or NotFound for a `version` that is not there.
+        Gives up when `client` hangs up. Raises ModelUnavailable, ModelTimeout, Expired, ClientGone, ContractBroken, or
+        NotFound for a `version` that is not there.
         """
         spec = pb.ModelSpec(name=self._settings.model_name, signature_name=signature)
         if version is not None:
@@ -202,7 +203,7 @@ class PredictionClient:
             return reply
 
         try:
-            reply = self._ask(_Question(request, deadline, metadata, given_up, read))
+            reply = self._ask(_Question(request, deadline, metadata, client, read))
         except NotLoaded as problem:
             if version is None:
                 raise
@@ -273,7 +274,7 @@ class PredictionClient:
             raise Expired
         try:
             call = backend.connection.predict.future(question.request, timeout=left_s, metadata=question.metadata)
-            response = _wait(call, question.given_up)
+            response = _wait(call, question.client)
         except grpc.RpcError as error:
             code = error.code()
             self._metrics.rpcs.labels(code.name).inc()
@@ -299,18 +300,18 @@ class _Question:
     request: pb.PredictRequest
     deadline: Deadline
     metadata: tuple[tuple[str, str], ...]
-    given_up: Callable[[], bool]
+    client: socket.socket | None  # who waits for the answer
     read: Callable[[pb.PredictResponse], replies.Reply]  # raises ContractBroken
 
 
-def _wait(call: "grpc.Future[pb.PredictResponse]", given_up: Callable[[], bool]) -> pb.PredictResponse:
-    """The response, or ClientGone once `given_up` says so: the server is then told to stop. Raises grpc.RpcError."""
-    done = threading.Event()  # call.result(timeout) wakes its thread ten times a second to look
+def _wait(call: "grpc.Future[pb.PredictResponse]", client: socket.socket | None) -> pb.PredictResponse:
+    """The response, or ClientGone when the client hangs up: the server is then told to stop. Raises grpc.RpcError."""
+    done = threading.Event()  # call.result() wakes its thread ten times a second to look
     call.add_done_callback(lambda _: done.set())
-    while not done.wait(LOOK_UP_S):
-        if given_up():
-            call.cancel()
-            raise ClientGone
+    with hang_ups.told(client, call.cancel):
+        done.wait()
+    if call.cancelled():
+        raise ClientGone
     return call.result()
 
 

@@ -11,7 +11,6 @@ from typing import Final
 
 from flask import g
 
-from gateway.reads import hung_up
 from gateway.tracing import Trace
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -58,10 +57,6 @@ class Context:
     client: str | None = None  # whose API key came with it
     headers: dict[str, str] = field(default_factory=dict)  # of the answer
     sock: socket.socket | None = None  # of the client; only gunicorn tells
-
-    def hung_up(self) -> bool:
-        """Whether the client has closed its connection, so that nobody waits for the answer."""
-        return hung_up(self.sock)
 
     @property
     def trace_id(self) -> str | None:

@@ -58,7 +58,7 @@ class Seen:
     cultures: Mapping[str, float]  # pictures answered, by culture
     decisions: Mapping[str, float]
     confidence: float  # mean
-    distance: float  # mean, of a sample
+    distance: float  # mean
     centroid: float  # of the running mean, now; 0 until its window is full
     reference: Mapping[tuple[str, str], float]  # (kind, value) -> number
 

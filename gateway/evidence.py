@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from serving import contract
 
 REQUIRED: Final = (contract.EMBEDDING, contract.HEATMAPS)
-UNIT_TOLERANCE: Final = 0.02  # bfloat16 has 8 bits of mantissa
 MAX_SIDE: Final = 256  # positions of a heat map, each side
 
 
@@ -19,7 +18,6 @@ MAX_SIDE: Final = 256  # positions of a heat map, each side
 class Evidence:
     """Of one picture."""
 
-    embedding: NDArray[np.float32]  # [D], unit length
     labels: tuple[str, ...]
     heatmaps: NDArray[np.float32]  # [h, w, C], in the order of `labels`; over all positions they sum to the logits
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what the servable says of itself, unread
@@ -32,21 +30,15 @@ class Evidence:
 
 def read(outputs: Mapping[str, NDArray[Any]], labels: tuple[str, ...]) -> list[Evidence]:
     """The evidence for each row of a reply whose dtypes, ranks and rows have been checked. Raises ValueError."""
-    embeddings, heatmaps = outputs[contract.EMBEDDING], outputs[contract.HEATMAPS]
-    lengths = np.linalg.norm(embeddings, axis=1)
-    if not (abs(lengths - 1) <= UNIT_TOLERANCE).all():  # written so that NaN fails too
-        raise ValueError("an embedding has not unit length")
+    heatmaps = outputs[contract.HEATMAPS]
     _, height, width, classes = heatmaps.shape
     if classes != len(labels) or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ValueError(f"heat maps of shape {heatmaps.shape} for {len(labels)} labels")
     if not np.isfinite(heatmaps).all():
         raise ValueError("a heat map is not finite")
     made_by = outputs.get(contract.PROVENANCE)
-    provenances = [{}] * len(embeddings) if made_by is None else [_object(text) for text in made_by]
-    return [
-        Evidence(embedding, labels, maps, provenance)
-        for embedding, maps, provenance in zip(embeddings, heatmaps, provenances, strict=True)
-    ]
+    provenances = [{}] * len(heatmaps) if made_by is None else [_object(text) for text in made_by]
+    return [Evidence(labels, maps, provenance) for maps, provenance in zip(heatmaps, provenances, strict=True)]
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Explainer:
             evidence, likeliest = _evidence(prediction), prediction.cultures[:MAX_HEATMAPS]
             told[HEATMAPS] = [_told_heatmap(culture, Heatmap(evidence.shares(culture))) for culture in likeliest]
         if NEIGHBOURS in wanted.kinds:
-            told[NEIGHBOURS] = self._neighbours.of(_evidence(prediction), model["version"], wanted.neighbours)
+            told[NEIGHBOURS] = self._neighbours.of(prediction, model["version"], wanted.neighbours)
         if PROVENANCE in wanted.kinds:
             told[PROVENANCE] = self._provenance(seen, model)
         return told

@@ -112,7 +112,7 @@ class Metrics:
         )
         self.embedding_distance = Histogram(
             "whence_embedding_distance",
-            "Cosine distance of a sample of pictures to the centroid of the release's reference",
+            "Cosine distance of each picture to the centroid of the release's reference",
             buckets=_DISTANCE,
             registry=registry,
         )

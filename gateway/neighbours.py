@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway.evidence import Evidence
+from gateway.replies import Prediction
 from serving.index import FACTS, BadIndex, Index
 
 log = logging.getLogger("whence.neighbours")
@@ -21,7 +21,7 @@ class Neighbours:
         self._open: dict[int, tuple[object, Index]] = {}
         self._lock = threading.Lock()
 
-    def of(self, evidence: Evidence, model_version: int, count: int) -> dict[str, Any]:
+    def of(self, prediction: Prediction, model_version: int, count: int) -> dict[str, Any]:
         """The `count` nearest objects and the index they come from; else `objects` is empty and `notice` says why."""
         if self._folder is None:
             return _none("this service was started without an index of objects")
@@ -29,13 +29,13 @@ class Neighbours:
         if index is None:
             return _none(f"there is no index of objects for version {model_version} of the model")
         facts = index.facts
-        made_by = evidence.provenance.get("release_sha256")
+        made_by = prediction.evidence and prediction.evidence.provenance.get("release_sha256")
         if facts.model_version != model_version or (made_by and made_by != facts.release_sha256):
             # Embeddings of two models cannot be compared: any answer would be wrong, and look right.
             return _none("the index of objects was made by another model than the one that answered", facts.version)
-        if evidence.embedding.shape != (facts.dimensions,):
+        if prediction.embedding is None or prediction.embedding.shape != (facts.dimensions,):
             return _none("the model's embedding does not fit the index of objects", facts.version)
-        found = index.nearest(evidence.embedding, count)
+        found = index.nearest(prediction.embedding, count)
         return {
             "index": {"version": facts.version, "objects": facts.objects, "about": facts.about},
             "objects": [asdict(each.object) | {"similarity": round(min(1.0, each.similarity), 4)} for each in found],

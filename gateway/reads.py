@@ -3,7 +3,6 @@
 A read that is past its limit sees the end of the stream. The gunicorn worker calls `expire` about once a second.
 """
 
-import select
 import socket
 import threading
 import time
@@ -57,16 +56,3 @@ class Reads:
 
 
 heads, bodies = Reads(), Reads()
-
-
-def hung_up(sock: socket.socket | None) -> bool:
-    """Whether the client has closed its connection, so that nobody waits for the answer."""
-    if sock is None:
-        return False
-    try:
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        # Readable means more bytes or their end. Without SSLSocket.recv, as above.
-        return bool(poll.poll(0)) and socket.socket.recv(sock, 1, socket.MSG_PEEK) == b""
-    except (OSError, ValueError):  # reset, or closed already
-        return True

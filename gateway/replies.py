@@ -16,6 +16,7 @@ from serving import contract
 
 # bfloat16 has 8 bits of mantissa; a softmax over some dozens of classes computed in it is off by less than this.
 SUM_TOLERANCE: Final = 0.02
+UNIT_TOLERANCE: Final = 0.02  # of an embedding's length, for the same reason
 MAX_CLASSES: Final = 10_000
 _SPECS: Final = {spec.name: spec for spec in contract.EXPLAIN_OUTPUTS}
 
@@ -29,6 +30,7 @@ class Prediction:
     decision: str
     ood_score: float | None = None
     thresholds: tuple[float, float] | None = None  # least probability accepted, greatest ood_score known
+    embedding: NDArray[np.float32] | None = None  # [D], unit length
     evidence: Evidence | None = None  # of signature `explain` only
 
     @property
@@ -68,6 +70,7 @@ def read(response: pb.PredictResponse, *, rows: int, model_name: str, signature:
         decisions = _decisions(outputs.get(contract.DECISION), rows)
         scores = _scores(outputs.get(contract.OOD_SCORE), rows)
         thresholds = _thresholds(outputs.get(contract.THRESHOLDS), rows)
+        embeddings = _embeddings(outputs.get(contract.EMBEDDING), rows)
         evidences = evidence.read(outputs, labels) if signature == contract.EXPLAIN else [None] * rows
         version = _version(response.model_spec, model_name)
     except ValueError as error:
@@ -78,7 +81,9 @@ def read(response: pb.PredictResponse, *, rows: int, model_name: str, signature:
         labels,
         tuple(
             Prediction(tuple(labels[i] for i in rank), tuple(row[rank].tolist()), *known)
-            for rank, row, *known in zip(ranks, probabilities, decisions, scores, thresholds, evidences, strict=True)
+            for rank, row, *known in zip(
+                ranks, probabilities, decisions, scores, thresholds, embeddings, evidences, strict=True
+            )
         ),
     )
 
@@ -161,6 +166,15 @@ def _thresholds(array: NDArray[Any] | None, rows: int) -> list[tuple[float, floa
     if array.shape[1] != 2 or np.isnan(array).any():
         raise ValueError("thresholds are not two numbers a row")
     return [(float(least), float(greatest)) for least, greatest in array]
+
+
+def _embeddings(array: NDArray[Any] | None, rows: int) -> list[NDArray[np.float32] | None]:
+    """Embeddings [N, D] of unit length; None without them."""
+    if array is None:
+        return [None] * rows
+    if not (abs(np.linalg.norm(array, axis=1) - 1) <= UNIT_TOLERANCE).all():  # written so that NaN fails too
+        raise ValueError("an embedding has not unit length")
+    return list(array)
 
 
 def _version(spec: pb.ModelSpec, model_name: str) -> int:

@@ -157,7 +157,6 @@ class Settings:
         "a file",
         "What the release answered on known pictures: the yardstick for drift; none: nothing is compared",
     )
-    drift_sample: float = _decimal(0.05, 0, 1, "Share of requests whose embeddings are compared with the reference")
 
     # What people say
     feedback_database: str = _text(

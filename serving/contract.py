@@ -46,14 +46,14 @@ SERVING_OUTPUTS: Final = (
     TensorSpec(DECISION, "string", (None,)),  # [N], one of DECISIONS
     TensorSpec(OOD_SCORE, "float32", (None,)),  # [N], higher is stranger
     TensorSpec(THRESHOLDS, "float32", (None, 2)),  # [N, 2]: least top probability accepted, greatest ood_score known
+    TensorSpec(EMBEDDING, "float32", (None, None)),  # [N, D], unit length: every picture is compared with the reference
 )
 EXPLAIN_OUTPUTS: Final = (
     *SERVING_OUTPUTS,
-    TensorSpec(EMBEDDING, "float32", (None, None)),  # [N, D], unit length
     TensorSpec(HEATMAPS, "float32", (None, None, None, None)),  # [N, h, w, C]: each position's share of the logit
     TensorSpec(PROVENANCE, "string", (None,)),  # [N], the same JSON object N times: release, calibration, preprocessing
 )
 SIGNATURES: Final = {SERVING: SERVING_OUTPUTS, EXPLAIN: EXPLAIN_OUTPUTS}
-# A servable of somebody else's may leave the last three of SERVING_OUTPUTS out: then every answer counts as accepted.
+# A servable of somebody else's may leave the others of SERVING_OUTPUTS out: then every answer counts as accepted.
 # PROVENANCE is for people and for `python -m training reproduce`: the gateway passes it on unread.
 REQUIRED_OUTPUTS: Final = (PROBABILITIES, LABELS)

@@ -22,11 +22,10 @@ def explaining(request: pb.PredictRequest, context: grpc.ServicerContext | None 
     response.outputs["decision"].CopyFrom(strings(decisions, (count,)))
     response.outputs["ood_score"].CopyFrom(floats(np.full(count, 0.25, np.float32)))
     response.outputs["thresholds"].CopyFrom(floats(np.array([[LEAST, GREATEST]] * count, np.float32)))
+    means = pixels.mean((1, 2)) + 1e-6
+    response.outputs["embedding"].CopyFrom(floats(means / np.linalg.norm(means, axis=1, keepdims=True)))
     if request.model_spec.signature_name == "explain":
-        means = pixels.mean((1, 2)) + 1e-6
-        embedding = means / np.linalg.norm(means, axis=1, keepdims=True)
         maps = pixels.reshape(count, 14, 16, 14, 16, len(LABELS)).mean((2, 4)) / 196
-        response.outputs["embedding"].CopyFrom(floats(embedding))
         response.outputs["heatmaps"].CopyFrom(floats(maps))
         response.outputs["provenance"].CopyFrom(strings([json.dumps({"release_sha256": RELEASE})] * count, (count,)))
     return response

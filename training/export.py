@@ -63,9 +63,9 @@ class Servable(tf.Module):
     def explain(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Outputs of `explain`."""
         answer = self._answer(images)
-        maps = {name: tf.cast(answer[name], tf.float32) for name in (contract.EMBEDDING, contract.HEATMAPS)}
+        maps = tf.cast(answer[contract.HEATMAPS], tf.float32)
         made_by = tf.repeat(self.provenance, tf.shape(images)[0])  # [N]
-        return {**self._decide(answer), **maps, contract.PROVENANCE: made_by}
+        return {**self._decide(answer), contract.HEATMAPS: maps, contract.PROVENANCE: made_by}
 
     def _decide(self, answer: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         logits = answer[LOGITS]
@@ -85,6 +85,7 @@ class Servable(tf.Module):
             contract.DECISION: decision,
             contract.OOD_SCORE: strangeness,
             contract.THRESHOLDS: tf.tile(tf.constant([[least, greatest]], tf.float32), [count, 1]),
+            contract.EMBEDDING: tf.cast(answer[contract.EMBEDDING], tf.float32),
         }
 
 

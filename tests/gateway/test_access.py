@@ -20,7 +20,7 @@ from gateway import cli, keys
 from gateway.keys import Keys, new_key
 from gateway.quota import Quota
 from gateway.settings import Settings, SettingsError
-from tests.fakes import FaultyModelServer
+from tests.fakes import FaultyModelServer, Hang
 from tests.gateway.conftest import noise, picture
 from tests.gateway.processes import ROOT, Gateway
 from tests.listening import listening
@@ -194,6 +194,23 @@ def test_the_gateway_speaks_tls_and_can_insist_on_a_certificate(
     with httpx.Client(base_url=gateway.url, verify=context) as stranger, pytest.raises(httpx.HTTPError):
         stranger.get("/healthz")
     assert gateway.http.post("/v1/predict", content=noise((300, 300))).status_code == 200
+
+
+def test_a_client_that_hangs_up_under_tls_frees_its_place(
+    start: Callable[..., Gateway], pem: dict[str, str], server: FaultyModelServer
+) -> None:
+    gateway = start(tls_cert_file=pem["server.pem"], tls_key_file=pem["server.key"], tls=pem)
+    server.behaviour = hang = Hang()
+    data, context = picture(), ssl.create_default_context(cafile=pem["ca.pem"])
+    with (
+        socket.create_connection(("127.0.0.1", gateway.port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+    ):
+        client.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        assert hang.waiting.acquire(timeout=10)
+        assert not hang.given_up.wait(0.5)
+    assert hang.given_up.wait(5)
+    hang.let_go.set()
 
 
 def test_the_health_check_of_the_image_speaks_tls_too(start: Callable[..., Gateway], pem: dict[str, str]) -> None:

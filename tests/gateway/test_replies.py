@@ -73,6 +73,7 @@ LIES: dict[str, Behaviour] = {
     ),
     "unknown decision": with_output("decision", strings(["perhaps"], (1,))),
     "decision of other shape": with_output("decision", strings(["accepted"], (1, 1))),
+    "embedding no direction": with_output("embedding", floats(np.array([[3, 4]], np.float32))),
     "score NaN": with_output("ood_score", floats(np.array([np.nan], np.float32))),
 }
 
@@ -96,7 +97,7 @@ def test_one_value_in_float_val_stands_for_all(http: FlaskClient, server: Faulty
 
 
 def test_unknown_outputs_are_ignored(http: FlaskClient, server: FaultyModelServer) -> None:
-    server.script(with_output("embedding", pb.TensorProto(dtype=pb.DataType.ValueType(99))))
+    server.script(with_output("mood", pb.TensorProto(dtype=pb.DataType.ValueType(99))))
     assert http.post("/v1/predict", data=picture()).status_code == 200
 
 
