@@ -26,8 +26,10 @@ class HangUps:
             self._waiting[number] = then
             epoll = self._epoll = self._epoll or self._listen()
         try:
-            with suppress(OSError, ValueError):  # closed here already
+            try:
                 epoll.register(number, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            except (OSError, ValueError):  # closed already
+                then()
             yield
         finally:
             with self._lock:
