@@ -176,14 +176,13 @@ class Backends(Generic[C]):
 
     def _keep_up(self) -> None:
         """The pool's thread: a look at the names every resolve_s, at resting servers more often."""
-        probe_every_s = min(PROBE_EVERY_S, self._resolve_s)
-        for tick in itertools.count(1):
-            if self._stop.wait(probe_every_s):
-                return
+        refreshed = time.monotonic()
+        while not self._stop.wait(min(PROBE_EVERY_S, self._resolve_s)):
             try:
                 self._probe()
                 self._part()
-                if tick % max(1, round(self._resolve_s / probe_every_s)) == 0:
+                if time.monotonic() >= refreshed + self._resolve_s:
+                    refreshed = time.monotonic()
                     self._refresh()
             except Exception:
                 log.exception("the look after the model servers failed")

@@ -7,6 +7,7 @@ from typing import Final
 FAILURES_TO_OPEN: Final = 3
 FIRST_REST_S: Final = 0.5
 LONGEST_REST_S: Final = 15.0
+LONGEST_ABSENCE_S: Final = 2.0  # the same after probes that fail: all gateways hear of its return soon
 
 
 class Breaker:
@@ -14,7 +15,8 @@ class Breaker:
 
     An open breaker asks for a probe after a rest: half open. Requests of clients never serve as probes, so a server
     that swallows calls costs nobody their answer. The rest doubles with each probe until a client's request succeeds:
-    a server which passes probes but nothing else is tried more and more rarely.
+    a server which passes probes but nothing else is tried more and more rarely, up to LONGEST_REST_S; one that is away
+    is looked for every LONGEST_ABSENCE_S at least, so that it is not idle for long once it is back.
     """
 
     def __init__(self) -> None:
@@ -53,7 +55,7 @@ class Breaker:
     def probed(self, well: bool) -> bool:
         """Tell how a probe went. Returns whether this closed the breaker."""
         with self._lock:
-            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+            self._rest_s = max(self._rest_s, min(2 * self._rest_s, LONGEST_REST_S if well else LONGEST_ABSENCE_S))
             self._failures = 0
             self._opened = None if well else time.monotonic()
             return well

@@ -171,6 +171,11 @@ class PredictionClient:
                 self._pool = os.getpid(), pool
             return self._pool[1]
 
+    @property
+    def well(self) -> bool:
+        """Whether there is a server that gets requests now; others rest after failures."""
+        return any(each.breaker.closed for each in self.backends.all())
+
     def predict(
         self,
         images: NDArray[np.uint8],

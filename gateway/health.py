@@ -53,7 +53,8 @@ class Readiness:
             states = self._client.versions(STATUS_TIMEOUT_S)
             if "AVAILABLE" not in states.values():
                 return NotReady(f"no version of the model is AVAILABLE: {states}")
-            if time.monotonic() - self._client.answered > PROOF_S:
+            proven = self._client.well and time.monotonic() - self._client.answered <= PROOF_S
+            if not proven:
                 self._client.predict(_BLACK, deadline=Deadline.after(PREDICT_TIMEOUT_S))
         except Problem as problem:
             return NotReady(problem.detail)

@@ -269,6 +269,21 @@ def test_the_rest_of_a_breaker_doubles_until_a_request_succeeds() -> None:
     assert tested._rest_s == breaker.FIRST_REST_S
 
 
+def test_a_server_that_was_away_for_long_is_found_soon_after_its_return() -> None:
+    """Each gateway has a breaker of its own: until the last one closes, a part of the requests gets 503."""
+    tested = breaker.Breaker()
+    for _ in range(breaker.FAILURES_TO_OPEN):
+        tested.failure()
+    for _ in range(10):
+        tested.probed(False)
+    assert tested._rest_s == breaker.LONGEST_ABSENCE_S
+    for _ in range(10):
+        tested.probed(True)
+    assert tested._rest_s == breaker.LONGEST_REST_S
+    tested.probed(False)
+    assert tested._rest_s == breaker.LONGEST_REST_S
+
+
 def test_localhost_is_one_server() -> None:
     assert resolve("localhost:8500") == {"127.0.0.1:8500"}
     assert resolve("dns:///127.0.0.1:8500") == {"127.0.0.1:8500"}

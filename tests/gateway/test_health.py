@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from gateway import health, lifecycle
+from gateway import breaker, health, lifecycle
 from tests.fakes import FaultyModelServer, Hang, fail
 from tests.gateway.conftest import picture
 
@@ -74,6 +74,18 @@ def test_ready_again_when_the_model_is_back(make_app: Callable[..., Flask], serv
     assert readiness.problem() is not None
     server.states = {7: "AVAILABLE"}
     assert readiness.problem() is None
+
+
+def test_not_ready_while_a_server_that_is_back_gets_no_requests_yet(
+    http: FlaskClient, server: FaultyModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says AVAILABLE, and pictures were answered a moment ago; but what is sent here now would get 503."""
+    monkeypatch.setattr(breaker, "FIRST_REST_S", 60.0)
+    assert http.post("/v1/predict", data=picture()).status_code == 200
+    server.script(*[fail(grpc.StatusCode.UNAVAILABLE)] * breaker.FAILURES_TO_OPEN)
+    for _ in range(breaker.FAILURES_TO_OPEN):
+        assert http.post("/v1/predict", data=picture()).status_code == 503
+    assert http.get("/readyz").status_code == 503
 
 
 def test_probes_do_not_pile_up_behind_a_model_that_hangs(
