@@ -1,7 +1,7 @@
 """Whence, its peers and the bare engines on one machine: everything runs, one at a time is asked, in turns.
 
-Idle systems cost no CPU, but for LitServe: 0.13 of a core, which all the others lack. Each round asks all of them
-within minutes, so a busy minute of the machine hits all alike.
+Idle systems cost no CPU: LitServe, which takes 0.13 of a core while nobody asks it, is suspended then. Each round asks
+all of them within minutes, so a busy minute of the machine hits all alike.
 """
 
 import time
@@ -20,7 +20,7 @@ from tests.bench.systems import Ceiling, System
 
 CONCURRENCY = (1, 8, 32)
 SETTLE_S = 90.0  # longest wait for a system to work off what its callers gave up
-IDLE = 0.25  # of a core; LitServe never takes less than 0.13
+IDLE = 0.25  # of a core: LitServe takes 0.13 when nobody waits any more
 OVERLOAD = 5  # times what the system reached at the last concurrency
 BATCH = 8  # rows under way at once in the engine under load: serving/batching.config
 
@@ -39,13 +39,17 @@ def compare(names: Sequence[str], models: Path, log_dir: Path, *, rounds: int, s
             say(f"starting {each.name}")
             each.start(log_dir)
         memory = {system.name: {"idle": _memory(system)} for system in chosen}
+        for system in chosen:
+            system.rest()
         cells: dict[str, Cells] = {each.name: {} for each in everything}
         for number in range(rounds):
             for ceiling in ceilings:
                 _ask_engine(ceiling, cells[ceiling.name], seconds)
             for system in chosen:
                 say(f"round {number + 1} of {rounds}: {system.name}")
+                system.resume()
                 _ask_system(system, cells[system.name], seconds)
+                system.rest()
         for system in chosen:
             memory[system.name]["after load"] = _memory(system)
         return {

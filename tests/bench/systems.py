@@ -30,6 +30,7 @@ class System:
     body: Callable[[bytes], Body] = pictures.raw
     environ: dict[str, str] = field(default_factory=dict)
     metrics: Sequence[str] = ()  # addresses of Prometheus pages, where it has them
+    restless: bool = False  # takes CPU while nobody asks it, and is therefore suspended then
     start_s: float = 0.0  # until the first answer
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -51,8 +52,24 @@ class System:
             time.sleep(0.05)
         self.start_s = round(time.monotonic() - begin, 2)
 
+    def rest(self) -> None:
+        """Nobody asks until `resume`: take no CPU."""
+        if self.restless:
+            self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It is asked again."""
+        if self.restless:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for process in self.running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+
     def stop(self) -> None:
         """Politely, then for good."""
+        self.resume()
         for process in reversed(self.running.values()):
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -148,7 +165,7 @@ def litserve(models: Path) -> System:
     command = [str(ROOT / ".venv/bench-litserve/bin/python"), "tests/bench/peers/litserve_app.py"]
     environ = {"MODEL": str(newest(models, "float32")), "PORT": str(port)}
     url = f"http://127.0.0.1:{port}/predict"
-    return System("litserve", url, {"app": command}, body=pictures.multipart, environ=environ)
+    return System("litserve", url, {"app": command}, body=pictures.multipart, environ=environ, restless=True)
 
 
 def ceiling(precision: str, models: Path) -> Ceiling:
