@@ -45,10 +45,17 @@ class HangUps:
     def _tell(self, epoll: "select.epoll") -> None:
         while True:
             for number, _ in epoll.poll():
-                with self._lock:
-                    then = self._waiting.pop(number, None)
+                with self._lock:  # since the poll the number may have come to belong to another client, who waits
+                    then = self._waiting.pop(number, None) if _hung_up(number) else None
                 if then:
                     then()
+
+
+def _hung_up(number: int) -> bool:
+    """Whether the other side of the open file `number` is closed now."""
+    look = select.poll()
+    look.register(number, select.POLLRDHUP)
+    return bool(look.poll(0))
 
 
 hang_ups = HangUps()
