@@ -67,10 +67,13 @@ def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares
     """The records with their `part` set. `shares`: how much of each class SOURCE, ARTIST and RANDOM should get."""
     parts = [TRAIN if record.culture in labels else OTHER for record in records]
     large = {s for s, n in Counter(r.source for r in records).items() if n > LARGEST_SOURCE * len(records)}
+    first: dict[int, str] = {}  # file of each cluster: a name that does not depend on the order of the records
+    for record in records:
+        first[record.cluster] = min(record.file, first.get(record.cluster, record.file))
     keys: tuple[tuple[str, Callable[[Record], str]], ...] = (
         (SOURCE, lambda r: "" if r.source in large or r.accession else r.source),
         (ARTIST, lambda r: r.artist),
-        (RANDOM, lambda r: r.work if r.accession else f"{r.cluster}"),
+        (RANDOM, lambda r: r.work if r.accession else first[r.cluster]),
     )
     for part, key in keys:
         _hold_out(records, parts, part, key, shares[part], seed)
@@ -89,7 +92,7 @@ def _hold_out(
     held: Counter[str] = Counter()
     for name in sorted(groups, key=lambda name: hashlib.sha256(f"{seed} {part} {name}".encode()).digest()):
         classes = Counter(records[i].culture for i in groups[name])
-        main = classes.most_common(1)[0][0]
+        main = min(classes, key=lambda culture: (-classes[culture], culture))
         wanted = held[main] < share * sizes[main]
         if wanted and all(held[c] + n <= 2 * share * sizes[c] + 1 for c, n in classes.items()):
             held.update(classes)
