@@ -5,7 +5,6 @@ A version that is no longer wanted goes only when one that is wanted is there, s
 old one down.
 """
 
-import gc
 import logging
 import threading
 import time
@@ -252,12 +251,6 @@ class Models:
                 model=version.model, version=version.number, error=text, retries_left=max(0, left),
             )  # fmt: skip
             return
-        if not is_serving:
-            # What is here now stays. As long as the garbage collector counts TensorFlow's 280,000 objects, it looks for
-            # what requests leave behind only when a quarter as much has come: 7,400 pictures or 80 MiB later.
-            gc.collect()
-            gc.freeze()
-            gc.collect()  # counts anew
         now = time.monotonic()
         self._metrics.loaded(str(version.path), "success")
         self._metrics.warmed_up(str(version.path), "success", now - loaded)

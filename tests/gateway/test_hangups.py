@@ -50,7 +50,7 @@ def test_what_a_client_did_is_not_told_of_the_next_one_with_its_number(
     """Between the system's word and the thread that hears it, one connection may end and another begin."""
 
     class Late:
-        """An epoll that tells of the client which had this number before."""
+        """An epoll that tells of the client which had this number before: no real one can be made to be late."""
 
         said = False
 

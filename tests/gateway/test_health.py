@@ -80,7 +80,7 @@ def test_not_ready_while_a_server_that_is_back_gets_no_requests_yet(
     http: FlaskClient, server: FaultyModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says AVAILABLE, and pictures were answered a moment ago; but what is sent here now would get 503."""
-    monkeypatch.setattr(breaker, "FIRST_REST_S", 60.0)
+    monkeypatch.setattr(breaker, "FIRST_REST_S", 60.0)  # else a probe may close it before a busy machine asks
     assert http.post("/v1/predict", data=picture()).status_code == 200
     server.script(*[fail(grpc.StatusCode.UNAVAILABLE)] * breaker.FAILURES_TO_OPEN)
     for _ in range(breaker.FAILURES_TO_OPEN):
