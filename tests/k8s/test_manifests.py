@@ -1,12 +1,14 @@
 """Every variant of the manifests: valid, consistent, and saying what the README promises of it."""
 
 import copy
+import json
+import re
 from collections.abc import Callable
 
 import pytest
 
 from tests.k8s import references, schemas
-from tests.k8s.manifests import VARIANTS, Object, container, labels, matches, named, of_kind, pod, render
+from tests.k8s.manifests import ROOT, VARIANTS, Object, container, labels, matches, named, of_kind, pod, render
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -280,6 +282,21 @@ def test_a_canary_differs_from_the_stable_gateway_in_its_label_only() -> None:
     stable, canary = (container(named(objects, "Deployment", name)) for name in ("gateway", "gateway-canary"))
     assert _settings(stable) ^ _settings(canary) == {("WHENCE_MODEL_LABEL", "stable"), ("WHENCE_MODEL_LABEL", "canary")}
     assert {**stable, "env": None} == {**canary, "env": None}
+
+
+@pytest.mark.parametrize("variant", ["cpu+canary", "embedded+canary"])
+def test_a_canary_is_the_version_that_its_image_brings_beside_the_released_one(variant: str) -> None:
+    objects = render(variant)
+    serving = named(objects, "Deployment", "serving")
+    (first,) = pod(serving)["initContainers"]
+    mounts = {each["name"]: each["mountPath"] for each in container(serving)["volumeMounts"]}
+    data = [each["data"] for each in of_kind(objects, "ConfigMap")]
+    config = next(each["models.config"] for each in data if "models.config" in each)
+    number = dict(re.findall(r'key: "(\w+)" value: (\d+)', config))
+    assert int(number["stable"]) == json.loads((ROOT / "training/release/release.json").read_text())["version"]
+    assert first["command"] == ["cp", "-r", f"/models/culture/{number['canary']}/.", "/next"]
+    assert mounts["next-model"] == f"/models/culture/{number['canary']}"
+    assert first["image"].endswith(f"-model{number['canary']}")
 
 
 def _settings(found: Object) -> set[tuple[str, str]]:
