@@ -11,7 +11,7 @@ from gateway.keys import Keys
 from gateway.quota import Quota
 from gateway.settings import Settings
 
-GUARDED: Final = ("/v1/", "/v2", "/predict/")
+GUARDED: Final = ("/v1/", "/v2", "/predict")  # no slash at the end where the routes answer without one too
 _OPEN: Final = ("/v2/health/",)
 
 

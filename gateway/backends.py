@@ -102,6 +102,7 @@ class Backends(Generic[C]):
         self._resolve_s = resolve_s
         self._resolve = resolve
         self._lock = threading.Lock()
+        self._addresses: dict[str, set[str]] = {}  # target -> what it last resolved to
         self._backends: dict[str, Backend[C]] = {}
         self._leaving: list[Backend[C]] = []  # out of the names, but with calls under way
         self._turn = itertools.count()
@@ -201,14 +202,19 @@ class Backends(Generic[C]):
             backend.connection.close()
 
     def _refresh(self) -> None:
-        """Make the pool what the names say now. No address at all leaves it as it is: that is DNS having a bad day."""
-        found = {address: host_of(target) for target in self._targets for address in self._resolve(target)}
-        if not found:
-            return
+        """Make the pool what the names say now. A name without any address keeps those it had: DNS has bad days."""
+        for target in self._targets:
+            if addresses := self._resolve(target):
+                self._addresses[target] = addresses
+        found = {address: host_of(target) for target, known in self._addresses.items() for address in known}
         with self._lock:
+            new = {
+                address: Backend(address, self._connect(address, host))
+                for address, host in found.items()
+                if address not in self._backends
+            }
             gone = [self._backends.pop(address) for address in self._backends.keys() - found.keys()]
-            new = sorted(found.keys() - self._backends.keys())
-            self._backends |= {address: Backend(address, self._connect(address, found[address])) for address in new}
+            self._backends |= new
             self._leaving += gone
         if gone or new:
             log.info("model servers: %d, new: %d, gone: %d", len(found), len(new), len(gone))

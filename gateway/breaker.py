@@ -44,7 +44,7 @@ class Breaker:
                 self._rest_s = FIRST_REST_S
 
     def failure(self, *, at_once: bool = False) -> bool:
-        """Count a failed request of a client; `at_once` opens without waiting for more. Returns whether it opened."""
+        """Count a request that failed; `at_once` opens without waiting for more. Returns whether it opened."""
         with self._lock:
             self._failures += 1
             if self._opened is not None or (self._failures < FAILURES_TO_OPEN and not at_once):

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -34,7 +33,7 @@ from gateway.errors import (
 from gateway.hangups import hang_ups
 from gateway.metrics import Metrics
 from gateway.retries import RetryBudget
-from gateway.settings import Settings, SettingsError
+from gateway.settings import Settings, read_pem
 from gateway.tensors import to_proto
 from gateway.wire import prediction_pb2 as pb
 from serving import contract
@@ -42,9 +41,9 @@ from serving import contract
 log = logging.getLogger("whence.client")
 
 MIB: Final = 1024 * 1024
-PROBE_TIMEOUT_S: Final = 1.0
+STATUS_TIMEOUT_S: Final = 1.0  # of one server: it computes nothing for that
 
-# Unknown names are ignored silently by gRPC: tests/gateway/test_client.py looks each one up in grpcio itself.
+# Unknown names are ignored silently by gRPC: tests/gateway/test_backends.py looks each one up in grpcio itself.
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # 32 pictures are 4.8 MB; replies are small, unless a server goes mad.
     ("grpc.max_send_message_length", 64 * MIB),
@@ -111,7 +110,7 @@ class Connection:
     def well(self) -> bool:
         """Whether the server has the model."""
         try:
-            return "AVAILABLE" in self.versions(PROBE_TIMEOUT_S).values()
+            return "AVAILABLE" in self.versions(STATUS_TIMEOUT_S).values()
         except grpc.RpcError:
             return False
 
@@ -122,14 +121,10 @@ class Connection:
 
 def _credentials(settings: Settings) -> grpc.ChannelCredentials:
     """TLS to the model servers, mutual when there is a certificate of ours. Raises SettingsError."""
-    files = {}
-    for name in ("backend_ca_file", "backend_cert_file", "backend_key_file"):
-        path = getattr(settings, name)
-        try:
-            files[name] = Path(path).read_bytes() if path else None
-        except OSError as error:
-            raise SettingsError(f"WHENCE_{name.upper()} is {path!r}, expected a readable file: {error}") from error
-    return grpc.ssl_channel_credentials(files["backend_ca_file"], files["backend_key_file"], files["backend_cert_file"])
+    authority, key, certificate = (
+        read_pem(settings, name) for name in ("backend_ca_file", "backend_key_file", "backend_cert_file")
+    )
+    return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
 def _state_name(state: int) -> str:
@@ -217,18 +212,21 @@ class PredictionClient:
         self.answered = time.monotonic()
         return reply
 
-    def versions(self, timeout_s: float) -> dict[int, str]:
+    def versions(self, deadline: Deadline) -> dict[int, str]:
         """State of each version on the first server that has one AVAILABLE, else on any.
 
-        Raises ModelUnavailable when no server answers, ContractBroken for a status nobody expects.
+        Raises ModelUnavailable or ModelTimeout when no server answers, ContractBroken for a status nobody expects.
         """
         found: dict[int, str] | None = None
         problem: Problem = ModelUnavailable("no model server is known")
         for backend in sorted(self.backends.all(), key=lambda each: not each.breaker.closed):
+            asked = time.monotonic()
             try:
-                found = backend.connection.versions(timeout_s)
+                found = backend.connection.versions(min(STATUS_TIMEOUT_S, deadline.left_s))
             except grpc.RpcError as error:
                 problem = problem_of(error.code())
+                if _elsewhere(error):  # where nobody asks for predictions, nothing else would tell that it is away
+                    self.backends.failed(backend, asked)
                 continue
             if "AVAILABLE" in found.values():
                 return found

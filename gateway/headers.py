@@ -21,7 +21,10 @@ _HTML: Final = {
 }
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-API-Key, X-Request-ID, X-Request-Timeout",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Idempotency-Key, Inference-Header-Content-Length, traceparent, X-API-Key, "
+        "X-Request-ID, X-Request-Timeout"
+    ),
     "Access-Control-Max-Age": "600",
 }
 

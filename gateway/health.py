@@ -18,8 +18,7 @@ from serving.contract import IMAGE_SIZE
 log = logging.getLogger("whence.health")
 
 FRESH_S: Final = 1.0  # how long a verdict stands
-STATUS_TIMEOUT_S: Final = 1.0
-PREDICT_TIMEOUT_S: Final = 5.0
+LOOK_TIMEOUT_S: Final = 5.0  # the servers' status and a prediction together
 # An answer to somebody's picture this recently proves as much as a prediction of our own, and costs nothing.
 PROOF_S: Final = 10.0
 _BLACK: Final = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
@@ -49,13 +48,14 @@ class Readiness:
         return self._problem
 
     def _examine(self) -> Problem | None:
+        deadline = Deadline.after(LOOK_TIMEOUT_S)
         try:
-            states = self._client.versions(STATUS_TIMEOUT_S)
+            states = self._client.versions(deadline)
             if "AVAILABLE" not in states.values():
                 return NotReady(f"no version of the model is AVAILABLE: {states}")
             proven = self._client.well and time.monotonic() - self._client.answered <= PROOF_S
             if not proven:
-                self._client.predict(_BLACK, deadline=Deadline.after(PREDICT_TIMEOUT_S))
+                self._client.predict(_BLACK, deadline=deadline)
         except Problem as problem:
             return NotReady(problem.detail)
         return None

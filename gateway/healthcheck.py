@@ -10,7 +10,7 @@ import sys
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
 
-TIMEOUT_S: Final = 7  # /readyz may ask the model for a prediction, and gives that 5
+TIMEOUT_S: Final = 7  # /readyz may look at the model for 5
 
 
 def main() -> int:

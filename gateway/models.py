@@ -1,14 +1,12 @@
 """Blueprint: GET /v1/models tells which versions of the model are there."""
 
 import json
-from typing import Final
 
 from flask import Blueprint, Response
 
+from gateway import context
 from gateway.client import PredictionClient
 from gateway.settings import Settings
-
-TIMEOUT_S: Final = 2.0
 
 
 def blueprint(settings: Settings, client: PredictionClient) -> Blueprint:
@@ -17,7 +15,7 @@ def blueprint(settings: Settings, client: PredictionClient) -> Blueprint:
 
     @routes.get("/v1/models")
     def models() -> Response:
-        states = client.versions(TIMEOUT_S)
+        states = client.versions(context.current().deadline)
         versions = [{"version": version, "state": states[version]} for version in sorted(states)]
         document = {"models": [{"name": settings.model_name, "versions": versions}]}
         return Response(json.dumps(document), content_type="application/json")

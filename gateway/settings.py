@@ -8,10 +8,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final
 
 PREFIX: Final = "WHENCE_"
 MIB: Final = 1024 * 1024
+_PEM: Final = ("_cert_file", "_key_file", "_ca_file")
 
 
 class SettingsError(ValueError):
@@ -54,7 +56,8 @@ def _flag(default: bool, text: str) -> Any:
     return _setting(default, lambda value: {"true": True, "false": False}[value.lower()], "true or false", text)
 
 
-_TARGET: Final = r"(dns:///)?[^\s,:/]+:\d{1,5}|(dns:///)?\[[0-9a-fA-F:]+\]:\d{1,5}"
+_PORT: Final = r"(?!0+\b)(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+_TARGET: Final = rf"(dns:///)?(?:[^\s,:/]+|\[[0-9a-fA-F:]+\]):{_PORT}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class Settings:
     port: int = _integer(8080, 0, 65535, "Port to listen on")
     workers: int = _integer(1, 1, 64, "Processes; one with many threads is enough, scale by pods")
     threads: int = _integer(
-        192, 8, 2000, "Threads of each process: more than WHENCE_MAX_IN_FLIGHT, the rest says no fast"
+        192, 8, 2000, "Threads of each process, at least WHENCE_MAX_IN_FLIGHT; those above it say no fast"
     )
     log_level: str = _text(
         "info", "debug|info|warning|error", "debug, info, warning or error", "Least level that is logged"
@@ -195,6 +198,15 @@ class Settings:
         for cert, key in (("tls_cert_file", "tls_key_file"), ("backend_cert_file", "backend_key_file")):
             if bool(getattr(self, cert)) != bool(getattr(self, key)):
                 raise SettingsError(f"{PREFIX}{cert.upper()} and {PREFIX}{key.upper()} are only good together")
+        for name, needed in (("tls_client_ca_file", "tls_cert_file"), ("backend_cert_file", "backend_ca_file")):
+            if getattr(self, name) and not getattr(self, needed):
+                raise SettingsError(
+                    f"{PREFIX}{name.upper()} is {getattr(self, name)!r}, but without {PREFIX}{needed.upper()} there is "
+                    "no TLS at all"
+                )
+        for setting in fields(self):
+            if setting.name.endswith(_PEM) and getattr(self, setting.name):
+                read_pem(self, setting.name)
         longest = self.drain_s + self.max_request_timeout_s
         if longest >= self.graceful_timeout_s:
             raise SettingsError(
@@ -207,6 +219,15 @@ class Settings:
         if small > large:
             names = (PREFIX + less.upper(), PREFIX + more.upper())
             raise SettingsError(f"{names[0]} is {small:,}, expected at most {names[1]}, which is {large:,}")
+
+
+def read_pem(settings: Settings, name: str) -> bytes | None:
+    """The content of the file that the setting `name` names; None when it names none. Raises SettingsError."""
+    path = getattr(settings, name)
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}{name.upper()} is {path!r}, expected a readable file: {error}") from error
 
 
 def markdown() -> str:

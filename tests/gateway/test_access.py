@@ -70,8 +70,8 @@ def test_without_a_known_key_nobody_may_ask(
     make_app: Callable[..., Flask], server: FaultyModelServer, keys_file: Path, headers: dict[str, str]
 ) -> None:
     app = make_app(api_keys_file=str(keys_file))
-    assert ask(app, **headers) == 401
-    assert ask(app, "/predict/", **headers) == 401
+    for path in ("/v1/predict", "/v1/predict/", "/predict/", "/predict", "/v2/models/culture/infer"):
+        assert ask(app, path, **headers) == 401, path
     assert app.test_client().post("/v1/predict").headers["WWW-Authenticate"].startswith("Bearer")
     assert not server.calls
 
@@ -157,7 +157,7 @@ def test_sites_that_are_named_may_ask(make_app: Callable[..., Flask], keys_file:
     preflight = http.options("/v1/predict", headers={"Origin": "https://a.example"})
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == "https://a.example"
-    assert "X-API-Key" in preflight.headers["Access-Control-Allow-Headers"]
+    assert {"X-API-Key", "Idempotency-Key"} <= set(preflight.headers["Access-Control-Allow-Headers"].split(", "))
     other = http.options("/v1/predict", headers={"Origin": "https://c.example"})
     assert "Access-Control-Allow-Origin" not in other.headers
 
@@ -248,9 +248,18 @@ def test_the_gateway_speaks_mutual_tls_to_the_model_server(make_app: Callable[..
         assert ask(make_app(backend=backend)) == 503
 
 
-def test_half_a_pair_of_tls_files_stops_the_start() -> None:
-    with pytest.raises(SettingsError, match="only good together"):
-        Settings(tls_cert_file="cert.pem")
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"tls_cert_file": "a.pem"}, "only good together"),
+        ({"tls_client_ca_file": "a.pem"}, "TLS_CLIENT_CA_FILE is 'a.pem', but without WHENCE_TLS_CERT_FILE"),
+        ({"backend_cert_file": "a.pem", "backend_key_file": "a.key"}, "but without WHENCE_BACKEND_CA_FILE"),
+        ({"backend_ca_file": "/nowhere/ca.pem"}, "BACKEND_CA_FILE is '/nowhere/ca.pem', expected a readable file"),
+    ],
+)
+def test_tls_files_that_would_protect_nothing_stop_the_start(files: dict[str, str], why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        Settings(**files)  # type: ignore[arg-type]
 
 
 def test_nothing_of_a_picture_touches_disk_or_logs(start: Callable[..., Gateway], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from gateway import backends, breaker, retries
 from gateway.backends import resolve
-from gateway.client import CHANNEL_OPTIONS, PredictionClient
+from gateway.client import CHANNEL_OPTIONS, Connection, PredictionClient
 from gateway.context import Deadline
 from gateway.errors import ModelUnavailable, Problem
 from gateway.metrics import Metrics
@@ -125,6 +125,19 @@ def test_a_restarted_server_gets_requests_again(cluster: Cluster) -> None:
     wait_until(lambda: cluster.ask() == "ok" and len(first.calls) > before)
 
 
+def test_a_server_that_goes_away_is_noticed_though_nobody_asks_for_predictions(cluster: Cluster) -> None:
+    """Where readiness keeps clients away, theirs are not the failures that tell."""
+    server = cluster.add()
+    wait_until(lambda: cluster.client.backends.all() != [])
+    assert cluster.client.versions(Deadline.after(5)) == {7: "AVAILABLE"}
+    server.kill()
+    for _ in range(breaker.FAILURES_TO_OPEN):
+        with pytest.raises(ModelUnavailable):
+            cluster.client.versions(Deadline.after(5))
+    assert not cluster.client.well
+    assert cluster.metrics.backend_ready._value.get() == 0
+
+
 def test_a_server_that_swallows_calls_costs_at_most_those_it_had(cluster: Cluster) -> None:
     first, _ = cluster.add(), cluster.add()
     first.behaviour = hang = Hang()
@@ -168,6 +181,22 @@ def test_an_empty_answer_of_dns_changes_nothing(cluster: Cluster) -> None:
     cluster.names.clear()
     time.sleep(0.6)
     assert cluster.ask() == "ok"
+
+
+def test_a_name_that_cannot_be_resolved_keeps_its_servers_while_others_change() -> None:
+    names = {"a:1": {"10.0.0.1:1"}, "b:1": {"10.0.0.2:1"}}
+    pool = backends.Backends(
+        list(names),
+        lambda address, host: Connection(address, host, Settings()),
+        metrics=Metrics(),
+        resolve_s=0.05,
+        resolve=lambda target: names[target],
+    )
+    try:
+        names["b:1"], names["a:1"] = set(), {"10.0.0.3:1"}
+        wait_until(lambda: {each.address for each in pool.all()} == {"10.0.0.2:1", "10.0.0.3:1"})
+    finally:
+        pool.close()
 
 
 def test_a_name_without_servers_is_unavailable_and_later_not(cluster: Cluster) -> None:
@@ -310,6 +339,6 @@ def test_a_client_that_was_closed_opens_again(cluster: Cluster) -> None:
 def test_the_pool_is_made_with_its_first_use(cluster: Cluster) -> None:
     assert not any(thread.name == "backends" for thread in threading.enumerate())
     with pytest.raises(ModelUnavailable):
-        cluster.client.versions(1)
+        cluster.client.versions(Deadline.after(1))
     assert any(thread.name == "backends" for thread in threading.enumerate())
     assert backends.PROBE_EVERY_S < 1

@@ -36,6 +36,8 @@ def test_a_variable_becomes_its_setting() -> None:
         ("WHENCE_LOG_LEVEL", "loud"),
         ("WHENCE_BACKEND", "http://localhost:8500"),
         ("WHENCE_BACKEND", "localhost"),
+        ("WHENCE_BACKEND", "localhost:65536"),
+        ("WHENCE_BACKEND", "localhost:0"),
         ("WHENCE_MAX_PIXELS", "1e6"),
     ],
 )
