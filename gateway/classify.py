@@ -14,6 +14,7 @@ from gateway.client import PredictionClient
 from gateway.context import Context
 from gateway.limits import Account, ByteBudget, Gate, Slots
 from gateway.metrics import Metrics
+from gateway.reads import bodies
 from gateway.replies import Prediction, Reply
 from gateway.settings import Settings
 from gateway.watch import Watch
@@ -56,7 +57,11 @@ class Classifier:
         """A place among the requests, and an account for the bytes of the body. Raises Overloaded or Expired."""
         with ExitStack() as held:
             with context.stage("wait"):
-                held.enter_context(self.gate.place(context.deadline))
+                try:
+                    held.enter_context(self.gate.place(context.deadline))
+                except errors.Overloaded:
+                    bodies.hurry()  # who sends slowly has a place that others need
+                    raise
             held.enter_context(self._metrics.in_flight.track_inprogress())
             yield held.enter_context(self._bytes.account())
 

@@ -15,7 +15,6 @@ from gateway.health import Readiness
 from gateway.settings import Settings
 from serving import contract
 
-STATUS_TIMEOUT_S: Final = 2.0
 _OUTPUTS: Final = {
     contract.PROBABILITIES: ("FP32", [-1, -1]),
     contract.LABELS: ("BYTES", [-1, -1]),
@@ -96,6 +95,9 @@ class Inference:
                 body = uploads.read_body(request, self._settings, now, account)
                 length = request.headers.get(v2.LENGTH_HEADER)
                 question = v2.read(body, length, most=self._settings.max_pictures)
+                if question.pictures is not None:
+                    account.hold(len(body))  # they are copies
+                    uploads.check_sizes(question.pictures, self._settings)
             del body
             account.hold(question.count * uploads.PIXEL_BYTES)
             pixels = question.pixels
@@ -113,9 +115,12 @@ class Inference:
         return Response(answer, content_type="application/octet-stream", headers={v2.LENGTH_HEADER: str(json_length)})
 
     def _states(self, name: str, number: int | None) -> dict[int, str]:
-        """States of the model's versions, or of the one. Raises NotFound or ModelUnavailable."""
+        """States of the model's versions, or of the one.
+
+        Raises NotFound, ModelUnavailable, ModelTimeout or ContractBroken.
+        """
         self._check_name(name)
-        states = self._client.versions(STATUS_TIMEOUT_S)
+        states = self._client.versions(context.current().deadline)
         if number is None:
             return states
         if number not in states:

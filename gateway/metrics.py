@@ -59,7 +59,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "whence_stage_duration_seconds",
-            "Where the time of a request goes: read, decode, wait, rpc, respond",
+            "Where the time of a request goes: wait, read, decode, rpc, explain, respond",
             ["stage"],
             buckets=_SHORT_SECONDS,
             registry=registry,

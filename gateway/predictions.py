@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -41,26 +42,26 @@ class Predictions:
         """
         top_k = _top_k(request.args.get("top_k"))
         wish = explanations.wish(request.args)
-        sent, answer = self._answer(wish)
-        if len(sent) == 1:
-            _single(answer)
-        if explanations.HEATMAP in wish.kinds and _prefers_png():
-            return self._overlay(sent, answer, wish)
-        model = {"name": self._settings.model_name, "version": answer.version}
-        items = []
-        for upload, result, pixels in zip(sent, answer.results, answer.pixels, strict=True):
-            item = ({"filename": upload.filename} if upload.filename else {}) | _item(result, top_k)
-            if wish.kinds and isinstance(result, Prediction) and pixels is not None:
-                item["explanation"] = self._explained(Seen(upload.data, pixels, result), model, wish)
-            items.append(item)
-        return _reply({"request_id": context.current().request_id, "model": model, "predictions": items})
+        with self._answered(wish) as (sent, answer):
+            if len(sent) == 1:
+                _single(answer)
+            if explanations.HEATMAP in wish.kinds and _prefers_png():
+                return self._overlay(sent, answer, wish)
+            model = {"name": self._settings.model_name, "version": answer.version}
+            items = []
+            for upload, result, pixels in zip(sent, answer.results, answer.pixels, strict=True):
+                item = ({"filename": upload.filename} if upload.filename else {}) | _item(result, top_k)
+                if wish.kinds and isinstance(result, Prediction) and pixels is not None:
+                    item["explanation"] = self._explained(Seen(upload.data, pixels, result), model, wish)
+                items.append(item)
+            return _reply({"request_id": context.current().request_id, "model": model, "predictions": items})
 
     def predict_as_before(self) -> Response:
         """Answer as the project that Whence grew out of: one picture, one label."""
-        sent, answer = self._answer()
-        if len(sent) != 1:
-            raise BadRequest("this address takes one picture; /v1/predict takes several")
-        return _reply({"class_label": _single(answer).culture})
+        with self._answered() as (sent, answer):
+            if len(sent) != 1:
+                raise BadRequest("this address takes one picture; /v1/predict takes several")
+            return _reply({"class_label": _single(answer).culture})
 
     def _explained(self, seen: Seen, model: dict[str, Any], wish: Wish) -> dict[str, Any]:
         """What was wished for, the picture itself included."""
@@ -88,13 +89,14 @@ class Predictions:
         except ImageError as error:
             raise of_picture(error) from error
 
-    def _answer(self, wish: Wish = NOTHING_MORE) -> tuple[list[uploads.Upload], Answer]:
-        """Read the request and classify its pictures, inside all limits."""
+    @contextmanager
+    def _answered(self, wish: Wish = NOTHING_MORE) -> Iterator[tuple[list[uploads.Upload], Answer]]:
+        """What was sent and what the model says to it; all limits hold until the end of the block."""
         now = context.current()
         with self._classifier.admitted(now) as account:
             with now.stage("read"):
                 sent = uploads.read(request, self._settings, now, account)
-            return sent, self._classifier.classify([upload.data for upload in sent], now, signature=wish.signature)
+            yield sent, self._classifier.classify([upload.data for upload in sent], now, signature=wish.signature)
 
 
 def _top_k(text: str | None) -> int:

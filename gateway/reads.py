@@ -8,51 +8,83 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+HURRY_S: Final = 2.0  # how long a read may take to get going when others need its place
+LEAST_RATE: Final = 32 * 1024  # bytes a second that have to come then
+
+
+@dataclass(eq=False)
+class Read:
+    """A read under way. All times are of time.monotonic()."""
+
+    at: float  # when it is cut off
+    sock: Callable[[], socket.socket]  # asked only then, because TLS puts another one in its place
+    begun: float = field(default_factory=time.monotonic)
+    received: int = 0  # bytes so far
+    cut: bool = False
+
+    def is_slow(self, now: float) -> bool:
+        """Whether less came than LEAST_RATE brings in the time since HURRY_S after the beginning."""
+        return self.received < (now - self.begun - HURRY_S) * LEAST_RATE
 
 
 class Reads:
-    """The reads under way, each with the time (of time.monotonic()) at which it is cut off."""
+    """The reads under way."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._limits: dict[object, tuple[float, Callable[[], socket.socket]]] = {}
+        self._reads: dict[object, Read] = {}
 
-    def begin(self, key: object, at: float, sock: Callable[[], socket.socket]) -> None:
-        """Cut the read `key` off at `at`; `sock` tells its socket then, because TLS puts another one in its place."""
+    def begin(self, key: object, at: float, sock: Callable[[], socket.socket]) -> Read:
+        """Cut the read `key` off at `at`; `sock` tells its socket then."""
+        read = Read(at, sock)
         with self._lock:
-            self._limits[key] = at, sock
+            self._reads[key] = read
+        return read
 
     def __len__(self) -> int:
         """How many are under way."""
-        return len(self._limits)
+        return len(self._reads)
 
     def end(self, key: object) -> None:
         """The read `key` is done."""
         with self._lock:
-            self._limits.pop(key, None)
+            self._reads.pop(key, None)
 
     @contextmanager
-    def limited(self, sock: socket.socket | None, at: float) -> Iterator[None]:
+    def limited(self, sock: socket.socket | None, at: float) -> Iterator[Read]:
         """Cut reads from `sock` off at `at`, for the time of the block."""
         if sock is None:  # no real connection, as in some tests
-            yield
+            yield Read(at, socket.socket)
             return
-        self.begin(sock, at, lambda: sock)
+        read = self.begin(sock, at, lambda: sock)
         try:
-            yield
+            yield read
         finally:
             self.end(sock)
 
     def expire(self) -> None:
         """Cut off what is past its limit."""
         now = time.monotonic()
+        self._cut(lambda read: read.at < now)
+
+    def hurry(self) -> None:
+        """Cut off what is slow: others need its place."""
+        now = time.monotonic()
+        self._cut(lambda read: read.is_slow(now))
+
+    def _cut(self, which: Callable[[Read], bool]) -> None:
         with self._lock:
-            late = [key for key, (at, _) in self._limits.items() if at < now]
-            socks = [self._limits.pop(key)[1]() for key in late]
-        for sock in socks:
+            chosen = {key: read for key, read in self._reads.items() if which(read)}
+            for key, read in chosen.items():
+                del self._reads[key]
+                read.cut = True
+        for read in chosen.values():
             with suppress(OSError):
                 # Not SSLSocket.shutdown, which would take TLS away under the thread that reads.
-                socket.socket.shutdown(sock, socket.SHUT_RD)
+                socket.socket.shutdown(read.sock(), socket.SHUT_RD)
 
 
-heads, bodies = Reads(), Reads()
+heads, bodies, rests = Reads(), Reads(), Reads()

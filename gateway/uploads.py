@@ -6,6 +6,7 @@ Limits hold while reading, so a body without a length (chunked) is refused at th
 import binascii
 import io
 from base64 import b64decode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -64,13 +65,18 @@ def read(request: Request, settings: Settings, context: Context, account: Accoun
         raise BadRequest(
             f'no picture: expected a picture as body, parts named "file" in {_MULTIPART}, or "images" in {_JSON}'
         )
-    for upload in uploads:
-        if not upload.data:
-            raise BadRequest("no picture: there are no bytes")
-        if len(upload.data) > settings.max_upload_bytes:
-            raise TooLarge(f"a picture has more than {settings.max_upload_bytes:,} bytes")
+    check_sizes([upload.data for upload in uploads], settings)
     account.hold(len(uploads) * PIXEL_BYTES)
     return uploads
+
+
+def check_sizes(pictures: Iterable[bytes], settings: Settings) -> None:
+    """Raises BadRequest for a picture without bytes, TooLarge for one with too many."""
+    for picture in pictures:
+        if not picture:
+            raise BadRequest("no picture: there are no bytes")
+        if len(picture) > settings.max_upload_bytes:
+            raise TooLarge(f"a picture has more than {settings.max_upload_bytes:,} bytes")
 
 
 def read_body(
@@ -89,19 +95,21 @@ def read_body(
     stream: IO[bytes] = request.environ["wsgi.input"]
     pieces: list[bytes] = []
     size = 0
-    with bodies.limited(request.environ.get("gunicorn.socket"), context.deadline.at):
+    with bodies.limited(request.environ.get("gunicorn.socket"), context.deadline.at) as read:
         while announced is None or size < announced:
             try:
                 piece = stream.read(CHUNK if announced is None else min(CHUNK, announced - size))
             except Exception as error:  # gunicorn has a class for each way in which a body can break
-                raise SlowClient if context.deadline.passed else BadRequest("the body broke off") from error
-            if context.deadline.passed:
+                late = read.cut or context.deadline.passed
+                raise SlowClient if late else BadRequest("the body broke off") from error
+            if read.cut or context.deadline.passed:
                 raise SlowClient
             if not piece:
                 break
             size += len(piece)
             if size > limit:
                 raise TooLarge(f"the body has more than {limit:,} bytes")
+            read.received = size
             account.hold(len(piece))
             pieces.append(piece)
     context.received_bytes = size

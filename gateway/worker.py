@@ -10,6 +10,7 @@ import selectors
 import socket
 import threading
 import time
+import uuid
 from collections import deque
 from contextlib import suppress
 from functools import partial
@@ -22,7 +23,7 @@ from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from gateway import errors, lifecycle, memory
-from gateway.reads import bodies, heads
+from gateway.reads import bodies, heads, rests
 from gateway.settings import Settings
 
 log = logging.getLogger("whence.worker")
@@ -94,8 +95,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what never reached the application; gunicorn would send a page of HTML that repeats what was wrong."""
+        request_id = uuid.uuid4().hex
         with suppress(OSError):
-            write_nonblock(client, errors.of_no_request(_problem(exc)))
+            write_nonblock(client, errors.of_no_request(_problem(exc, request_id), request_id))
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Take in the rest of a body that was refused before it was read, so that its sender gets to read why.
@@ -105,7 +107,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         until, left = time.monotonic() + REST_S, self._settings.max_body_bytes
         body = conn.parser.mesg.body
-        with bodies.limited(conn.sock, until), suppress(TimeoutError):
+        with rests.limited(conn.sock, until), suppress(TimeoutError):
             while left > 0 and not body.failed and (piece := body.read(STEP_BYTES)):
                 left -= len(piece)
         whole = conn.parser.finish_body(deadline=until, max_bytes=max(left, 1))
@@ -158,8 +160,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().murder_pending()
         while self._parting and self._parting[0].timeout <= now:
             self._end(self._parting.popleft())
-        heads.expire()
-        bodies.expire()
+        for reads in (heads, bodies, rests):
+            reads.expire()
         if now >= self._trim_at:
             self._trim_at = now + TRIM_EVERY_S
             memory.trim()
@@ -201,14 +203,15 @@ def _allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _problem(error: Exception) -> errors.Problem:
+def _problem(error: Exception, request_id: str) -> errors.Problem:
     """Why there is no request, or none that could be handled."""
+    fields = {"fields": {"request_id": request_id}}
     if isinstance(error, LimitRequestLine):
         return errors.AddressTooLong()
     if isinstance(error, LimitRequestHeaders):
         return errors.HeadersTooLarge()
     if isinstance(error, ParseException | OSError):  # the latter is TLS that is none
-        log.info("no HTTP request: %s", type(error).__name__)
+        log.info("no HTTP request: %s", type(error).__name__, extra=fields)
         return errors.BadRequest("this is no HTTP/1.1 request")
-    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    log.error("unexpected %s", type(error).__name__, exc_info=error, extra=fields)
     return errors.InternalError()

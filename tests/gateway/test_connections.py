@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
@@ -44,6 +45,24 @@ def test_clients_that_send_no_head_hold_no_thread(
     gateway = start(threads=16, max_in_flight=16, head_timeout_s=30)
     crowd(gateway, 48, words)
     assert answered(gateway)
+
+
+def test_clients_that_send_no_body_give_way_to_others(
+    start: Callable[..., Gateway], crowd: Callable[..., list[socket.socket]]
+) -> None:
+    gateway = start(max_in_flight=4, threads=16)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\nX-Request-Timeout: 30\r\n\r\n"
+    slow = crowd(gateway, 4, head)
+    begin = time.monotonic()
+    while gateway.metric("whence_inflight_requests") < len(slow):
+        assert time.monotonic() - begin < PATIENCE_S
+        time.sleep(0.05)
+    assert gateway.http.post("/v1/predict", content=picture()).status_code == 503
+    while gateway.http.post("/v1/predict", content=picture()).status_code != 200:
+        assert time.monotonic() - begin < PATIENCE_S
+        time.sleep(0.1)
+    for client in slow:
+        assert client.recv(65536).startswith(b"HTTP/1.1 408")
 
 
 def test_clients_that_leave_their_side_open_stop_nobody(

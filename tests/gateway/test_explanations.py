@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import threading
 from base64 import b64decode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
+from gateway import explanations
 from gateway.explanations import KINDS
 from serving import images, index
 from serving.index import ArtObject
@@ -157,6 +160,25 @@ def test_a_preview_is_the_upright_picture_as_a_small_jpeg(http: FlaskClient, ser
     assert pixels[:150].max() < 60
     assert pixels[170:].min() > 240
     assert server.calls[-1].request.model_spec.signature_name == "serving_default"  # the model need explain nothing
+
+
+def test_evidence_is_made_inside_the_limits(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real preview is made before a second request could come: the one put in its place waits for that."""
+    app = make_app(max_in_flight=1, max_waiting=0)
+    drawing, go_on = threading.Event(), threading.Event()
+
+    def preview(picture: images.Picture) -> str:
+        drawing.set()
+        assert go_on.wait(10)
+        return ""
+
+    monkeypatch.setattr(explanations, "preview", preview)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(app.test_client().post, "/v1/predict?explain=preview", data=picture())
+        assert drawing.wait(10)
+        assert app.test_client().post("/v1/predict", data=picture()).status_code == 503
+        go_on.set()
+        assert first.result().status_code == 200
 
 
 @pytest.mark.parametrize(

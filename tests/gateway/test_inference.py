@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from tritonclient.utils import InferenceServerException
 
 from tests.fakes import LABELS, FaultyModelServer, changed, fail
-from tests.gateway.conftest import BLUE, GREEN, picture
+from tests.gateway.conftest import BLUE, GREEN, noise, picture
 from tests.gateway.processes import Gateway
 
 PIXELS = np.zeros((2, 224, 224, 3), np.uint8)
@@ -135,6 +135,13 @@ def test_packed_bytes_that_end_early_are_a_bad_request(http: FlaskClient, packed
 
 def test_a_broken_picture_is_the_problem_of_the_request(http: FlaskClient) -> None:
     assert infer(http, encoded(picture(), b"text"))[0] == 415
+
+
+def test_a_picture_of_too_many_bytes_is_refused(make_app: Callable[..., Flask], server: FaultyModelServer) -> None:
+    http = make_app(max_upload_bytes=2000).test_client()
+    answer = http.post("/v2/models/culture/infer", json={"inputs": [encoded(noise((64, 64)))]})
+    assert (answer.status_code, answer.get_json()["type"]) == (413, "/problems/too-large")
+    assert not server.calls
 
 
 def test_too_many_pictures_are_refused(http: FlaskClient) -> None:
