@@ -14,7 +14,6 @@
 import json
 import logging
 import random
-import uuid
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -97,7 +96,7 @@ class SlowClient(Problem):
     """The body did not arrive in time."""
 
     slug, status, title = "slow-client", 408, "The body did not arrive in time"
-    when = "the request's time was over before its body had arrived"
+    when = "the request's time was over before its body had arrived, or it came too slowly while others waited"
 
 
 class ClientGone(Problem):
@@ -224,10 +223,9 @@ class ModelTimeout(Expired):
 
 
 KINDS: Final = (
-    BadRequest, Unauthorized, NotFound, MethodNotAllowed, SlowClient, ClientGone, TooLarge, AddressTooLong,
-    UnsupportedMedia, HeadersTooLarge, UndecodablePicture, UnacceptablePicture, OverQuota, InternalError,
-    ContractBroken, Overloaded, ModelUnavailable, NotReady, Expired,
-    Conflict, NotStored,
+    BadRequest, Unauthorized, NotFound, MethodNotAllowed, SlowClient, Conflict, TooLarge, AddressTooLong,
+    UnsupportedMedia, UndecodablePicture, UnacceptablePicture, OverQuota, HeadersTooLarge, ClientGone, InternalError,
+    ContractBroken, Overloaded, ModelUnavailable, NotReady, NotStored, Expired,
 )  # fmt: skip
 
 _PICTURE_PROBLEMS: Final[dict[type[ImageError], type[Problem]]] = {
@@ -246,14 +244,19 @@ def of_exception(error: Exception) -> Problem:
     """The problem that tells the client of any exception. What nobody expected is logged and told without internals."""
     if isinstance(error, Problem):
         if isinstance(error, ContractBroken):
-            log.error("contract broken: %s", error.detail, exc_info=error)
+            _tell(f"contract broken: {error.detail}", error)
         return error
     if isinstance(error, ImageError):
         return of_picture(error)
     if isinstance(error, HTTPException):
         return _of_http(error)
-    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    _tell(f"unexpected {type(error).__name__}", error)
     return InternalError()
+
+
+def _tell(message: str, error: Exception) -> None:
+    """Log `error` with its cause, under the id that the client has."""
+    log.error("%s", message, exc_info=error, extra={"fields": {"request_id": context.current().request_id}})
 
 
 def _of_http(error: HTTPException) -> Problem:
@@ -270,13 +273,12 @@ def _of_http(error: HTTPException) -> Problem:
             return UnsupportedMedia()
         case code if code is not None and 400 <= code < 500:
             return BadRequest()
-    log.error("unexpected %s", error, exc_info=error)
+    _tell(f"unexpected {error}", error)
     return InternalError()
 
 
-def of_no_request(problem: Problem) -> bytes:
+def of_no_request(problem: Problem, request_id: str) -> bytes:
     """A whole HTTP answer for bytes that did not become a request of the application; the connection ends with it."""
-    request_id = uuid.uuid4().hex
     body = json.dumps({**problem.document(), "request_id": request_id}).encode()
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\nConnection: close\r\n"

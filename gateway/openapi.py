@@ -19,7 +19,7 @@ from serving import contract, images
 def document(settings: Settings) -> dict[str, Any]:
     """The document, with the limits of `settings`."""
     paths = {"/v1/feedback": {"post": _feedback()}} if settings.feedback_database else {}
-    return {
+    told: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Whence",
@@ -53,8 +53,23 @@ def document(settings: Settings) -> dict[str, Any]:
             "/metrics": {"get": operation("metrics", "Metrics for Prometheus.", text_answer("The metrics."))},
             "/openapi.json": {"get": operation("openapi", "This document.", any_json("The document."))},
         },
-        "components": {"schemas": _schemas(), "parameters": _parameters(settings), "headers": _headers()},
+        "components": {"schemas": _schemas(settings), "parameters": _parameters(settings), "headers": _headers()},
     }
+    if settings.api_keys_file:
+        _lock(told)
+    return told
+
+
+def _lock(told: dict[str, Any]) -> None:
+    """Say of each operation that may be refused for want of a key how to send one."""
+    told["components"]["securitySchemes"] = {
+        "Bearer": {"type": "http", "scheme": "bearer"},
+        "Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for methods in told["paths"].values():
+        for each in methods.values():
+            if str(errors.Unauthorized.status) in each["responses"]:
+                each["security"] = [{"Bearer": []}, {"Key": []}]
 
 
 def _predict(settings: Settings) -> dict[str, Any]:
@@ -124,21 +139,20 @@ def _feedback() -> dict[str, Any]:
     }
 
 
-def _schemas() -> dict[str, Any]:
+def _schemas(settings: Settings) -> dict[str, Any]:
     culture = {"type": "string", "examples": ["Japanese"]}
     probability = {"type": "number", "minimum": 0, "maximum": 1}
+    several = {"type": "array", "minItems": 1, "maxItems": settings.max_pictures}
     file = {"type": "string", "contentMediaType": "application/octet-stream", "description": "A picture's bytes."}
     item_problem = {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}}
     item_problem["detail"] = {"type": "string"}
     return {
-        "Files": properties_of({"file": {"type": "array", "items": file, "minItems": 1, "maxItems": 32}}, closed=False),
+        "Files": properties_of({"file": several | {"items": file}}, closed=False),
         "File": properties_of({"file": file}, closed=False),
         "Images": properties_of(
             {
-                "images": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 32,
+                "images": several
+                | {
                     "items": properties_of(
                         {"b64": {"type": "string", "contentEncoding": "base64"}, "filename": {"type": "string"}},
                         "filename",

@@ -5,13 +5,14 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from gateway.context import Deadline
 from gateway.errors import Conflict, NotStored
 from gateway.feedback.entries import Entry, Kept
 from gateway.settings import SettingsError
@@ -19,7 +20,8 @@ from gateway.settings import SettingsError
 log = logging.getLogger("whence.feedback")
 
 SQLITE: Final = "sqlite:///"
-_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # primary codes: the low eight bits of what it says
+# Primary codes, the low eight bits of what it says: a full disk; another process that makes the same file.
+_NOT_NOW: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 WAIT_S: Final = 5  # for another process that writes, or for a database to answer
 # Understood by both; the last four columns are the fields of Entry.
 _TABLE: Final = """
@@ -35,7 +37,7 @@ _LIST: Final = "SELECT * FROM feedback ORDER BY received_at, key"
 class Store(Protocol):
     """Keeps entries for good. Safe to use from many threads."""
 
-    def add(self, entry: Entry, key: str | None) -> Kept:
+    def add(self, entry: Entry, key: str | None, deadline: Deadline) -> Kept:
         """Keep `entry`, once for each `key`. Raises Conflict when the key has another entry, or NotStored."""
 
     def all(self) -> Iterator[Kept]:
@@ -61,7 +63,8 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         """Open or make the file. Raises OSError or sqlite3.Error.
 
-        Not for a disk that is full at the moment: a worker that starts again then must still answer pictures.
+        Not for a disk that is full, or a file that is locked, at the moment: a worker that starts again then must
+        still answer pictures.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -70,7 +73,7 @@ class SqliteStore:
         try:
             self._connection()
         except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
+            if error.sqlite_errorcode & 0xFF not in _NOT_NOW:
                 raise
             log.warning("feedback cannot be kept yet: %s", error)
 
@@ -87,13 +90,15 @@ class SqliteStore:
             self._opened = connection
         return self._opened
 
-    def add(self, entry: Entry, key: str | None) -> Kept:
+    def add(self, entry: Entry, key: str | None, deadline: Deadline) -> Kept:
         """As Store."""
-        try:
-            with self._lock:
-                return _add(self._connection().execute, entry, key)
-        except sqlite3.Error as error:
-            raise NotStored from error
+        with _held(self._lock, deadline):
+            try:
+                connection = self._connection()
+                connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(WAIT_S, deadline.left_s))}")
+                return _add(connection.execute, entry, key)
+            except sqlite3.Error as error:
+                raise _not_stored(error) from error
 
     def all(self) -> Iterator[Kept]:
         """As Store."""
@@ -122,19 +127,21 @@ class PostgresqlStore:
         self._lock = threading.Lock()
         self._connection: Any = None
 
-    def add(self, entry: Entry, key: str | None) -> Kept:
+    def add(self, entry: Entry, key: str | None, deadline: Deadline) -> Kept:
         """As Store; once more on a new connection when the old one turns out to be broken: the key makes that safe."""
         key = key or uuid.uuid4().hex
-        with self._lock:
+        with _held(self._lock, deadline):
             try:
                 try:
                     return _add(self._execute, entry, key)
                 except self._psycopg.OperationalError:
                     self._disconnect()
+                    if deadline.passed:
+                        raise
                     return _add(self._execute, entry, key)
             except self._psycopg.Error as error:
                 self._disconnect()
-                raise NotStored from error
+                raise _not_stored(error) from error
 
     def all(self) -> Iterator[Kept]:
         """As Store."""
@@ -149,7 +156,11 @@ class PostgresqlStore:
 
     def _connect(self) -> Any:
         connection = self._psycopg.connect(
-            self._url, autocommit=True, connect_timeout=WAIT_S, options=f"-c statement_timeout={WAIT_S}s"
+            self._url,
+            autocommit=True,
+            connect_timeout=WAIT_S,
+            tcp_user_timeout=1000 * WAIT_S,  # milliseconds; else a network that went black is waited for without end
+            options=f"-c statement_timeout={WAIT_S}s",
         )
         connection.execute(_TABLE)
         return connection
@@ -163,6 +174,23 @@ class PostgresqlStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+@contextmanager
+def _held(lock: threading.Lock, deadline: Deadline) -> Iterator[None]:
+    """The lock, for the time of the block. Raises NotStored when it is not free before the deadline."""
+    if not lock.acquire(timeout=deadline.left_s):
+        raise NotStored
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _not_stored(error: Exception) -> NotStored:
+    """The client hears that it was not kept, the operator why."""
+    log.warning("feedback is not kept: %s", error)
+    return NotStored()
 
 
 def _add(execute: Callable[[str, tuple[str, ...]], Any], entry: Entry, key: str | None) -> Kept:

@@ -9,7 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from flask.testing import FlaskClient
 
 from gateway.feedback.__main__ import write
 from gateway.feedback.entries import Entry, Kept
-from gateway.feedback.stores import SqliteStore, Store, open_store
+from gateway.feedback.stores import WAIT_S, SqliteStore, Store, open_store
 from gateway.settings import Settings, SettingsError
 from tests.gateway.processes import Gateway
 
@@ -247,6 +249,24 @@ def test_nothing_acknowledged_is_lost_when_the_gateway_is_killed(start: Callable
     found = [entry.request_id for entry in kept(database)]
     assert set(acknowledged) <= set(found)
     assert len(found) == len(set(found))
+
+
+def test_a_locked_database_takes_no_longer_than_the_request_has(
+    make_app: Callable[..., Flask], database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(feedback_database=f"sqlite:///{database}")
+    with closing(sqlite3.connect(database)) as other, ThreadPoolExecutor(4) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        start = time.monotonic()
+        answers = [
+            pool.submit(app.test_client().post, "/v1/feedback", json=GOOD, headers={"X-Request-Timeout": "1"})
+            for _ in range(4)
+        ]
+        assert [answer.result().status_code for answer in answers] == [503] * 4
+        assert time.monotonic() - start < WAIT_S
+        other.rollback()
+    assert "database is locked" in caplog.text
+    assert app.test_client().post("/v1/feedback", json=GOOD).status_code == 201
 
 
 @pytest.fixture(scope="module")

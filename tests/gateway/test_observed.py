@@ -133,4 +133,5 @@ def test_an_unexpected_error_is_told_without_internals(
     answer = app.test_client().get("/break", headers={"X-Request-ID": "me"})
     assert (answer.status_code, answer.get_json()["type"]) == (500, "/problems/internal")
     assert "swordfish" not in answer.text
-    assert any("swordfish" in str(record.exc_info) for record in caplog.records)
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert [line["request_id"] for line in lines if "swordfish" in line.get("exception", "")] == ["me"]

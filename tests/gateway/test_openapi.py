@@ -8,9 +8,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+from gateway import explanations
 from gateway.errors import KINDS
+from gateway.keys import new_key
 from tests.explaining import explaining
 from tests.fakes import FaultyModelServer
 from tests.gateway.conftest import picture
@@ -42,6 +45,21 @@ def test_a_prediction_is_what_the_document_says(http: FlaskClient) -> None:
     document = http.get("/openapi.json").get_json()
     schema = {"$ref": "#/components/schemas/Predictions", "components": document["components"]}
     jsonschema.validate(http.post("/v1/predict", data=picture()).get_json(), schema)
+
+
+def test_limits_and_keys_are_those_of_the_settings(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(new_key("catalogue")[1])
+    app = make_app(max_pictures=64, api_keys_file=str(tmp_path / "keys"))
+    told = app.test_client().get("/openapi.json").get_json()
+    assert told["components"]["schemas"]["Images"]["properties"]["images"]["maxItems"] == 64
+    assert told["paths"]["/v1/predict"]["post"]["security"] == [{"Bearer": []}, {"Key": []}]
+    assert told["components"]["securitySchemes"].keys() == {"Bearer", "Key"}
+    assert "security" not in told["paths"]["/healthz"]["get"]
+
+
+def test_the_page_names_the_values_that_a_parameter_may_have(http: FlaskClient) -> None:
+    page = http.get("/docs").text
+    assert all(f"<code>{kind}</code>" in page for kind in explanations.KINDS)
 
 
 def test_every_problem_type_is_in_the_document(http: FlaskClient) -> None:
