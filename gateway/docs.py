@@ -32,7 +32,8 @@ _PAGE: Final = """<!doctype html>
 {% for parameter in operation.parameters %}
 {% set parameter = doc.components.parameters[parameter["$ref"].split("/")[-1]] if "$ref" in parameter else parameter %}
 <tr><td><code>{{ parameter.name }}</code></td><td>{{ parameter.in }}</td><td>{{ parameter.description }}
-{% for value in parameter.schema.get("items", parameter.schema).enum or () %}<code>{{ value }}</code> {% endfor %}</td></tr>
+{% for value in parameter.schema.get("items", parameter.schema).enum or () %}<code>{{ value }}</code> {% endfor %}
+</td></tr>
 {% endfor %}</table>
 <table><tr><th>Status</th><th></th></tr>{% for status, answer in operation.responses.items() %}
 <tr><td>{{ status }}</td><td>{{ answer.description }}</td></tr>{% endfor %}</table>

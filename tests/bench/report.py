@@ -1,6 +1,7 @@
 """What was measured as Markdown, and as a picture."""
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -16,8 +17,10 @@ def markdown(result: dict[str, Any]) -> str:
     for name, system in systems.items():
         for load, medians in system["median"].items():
             lines.append(_row(name, load, medians, system["rounds"][load]))
-    lines += ["", "| ratio | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.2f} |" for name, value in ratios(systems).items()]
+    lines += ["", "| ratio, taken in each round | median | least | greatest |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {median(each):.2f} | {min(each):.2f} | {max(each):.2f} |" for name, each in ratios(systems).items()
+    ]
     lines += ["", "| system | first answer after s | PSS MiB idle | PSS MiB after load |", "|---|---|---|---|"]
     for name, system in systems.items():
         if system["memory_mib"]:
@@ -35,31 +38,39 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ratios(systems: dict[str, Any]) -> dict[str, float]:
-    """What the bars in the issue are about."""
-    rates = {name: system["median"].get("32 callers", {}).get("rps", 0.0) for name, system in systems.items()}
-    peers = {name: rate for name, rate in rates.items() if not name.startswith(("whence-", "engine-"))}
+def ratios(systems: dict[str, Any]) -> dict[str, list[float]]:
+    """What the bars in the issue are about, once for each round: its parts were measured within minutes."""
+
+    def numbers(system: str, load: str, number: str) -> list[float]:
+        return [each[number] for each in systems[system]["rounds"][load]]
+
+    peers = [name for name in systems if not name.startswith(("whence-", "engine-"))]
     found = {}
     for precision in PRECISIONS:
-        ours, engine = systems.get(f"whence-{precision}"), systems.get(f"engine-{precision}")
-        if not ours or not engine:
+        ours, engine = f"whence-{precision}", f"engine-{precision}"
+        if ours not in systems or engine not in systems:
             continue
-        median, bare = ours["median"], engine["median"]
-        limit = max(cell["rps"] for cell in bare.values())  # the engine at its best
-        found[f"{precision}: 32 callers over HTTP / engine alone"] = rates[f"whence-{precision}"] / limit
-        found[f"{precision}: p99 / p50 at 32 callers"] = median["32 callers"]["p99_ms"] / median["32 callers"]["p50_ms"]
-        found[f"{precision}: one caller, ms above the engine's own"] = (
-            median["1 callers"]["p50_ms"] - bare["batch 1"]["ms"]
+        batches = [load for load in systems[engine]["rounds"] if load != "batch 1"]
+        same, *_ = batches  # as many rows as are under way at once in the server
+        rate, p50, p99 = (numbers(ours, "32 callers", number) for number in ("rps", "p50_ms", "p99_ms"))
+        bare = numbers(engine, same, "rps")
+        best = [max(rates) for rates in zip(*(numbers(engine, load, "rps") for load in batches), strict=True)]
+        found[f"{precision}: 32 callers over HTTP / engine alone, {same}"] = _divided(
+            rate, numbers(engine, same, "rps")
         )
-        found[f"{precision}: answers 200 at 5 times capacity / at 32 callers"] = (
-            median["5 times capacity"]["rps"] / rates[f"whence-{precision}"]
-        )
-        if peers:
-            best = max(peers, key=lambda name: peers[name])
-            found[f"{precision}: 32 callers / best peer ({best})"] = rates[f"whence-{precision}"] / max(
-                peers[best], 0.01
-            )
+        found[f"{precision}: 32 callers over HTTP / engine alone at its best"] = _divided(rate, best)
+        found[f"{precision}: p99 / p50 at 32 callers"] = _divided(p99, p50)
+        alone = zip(numbers(ours, "1 callers", "p50_ms"), numbers(engine, "batch 1", "ms"), strict=True)
+        found[f"{precision}: one caller, ms above the engine's own"] = [whole - own for whole, own in alone]
+        overloaded = numbers(ours, "5 times capacity", "rps")
+        found[f"{precision}: answers 200 at 5 times capacity / at 32 callers"] = _divided(overloaded, rate)
+        for peer in peers:
+            found[f"{precision}: 32 callers / {peer}"] = _divided(rate, numbers(peer, "32 callers", "rps"))
     return found
+
+
+def _divided(upper: list[float], lower: list[float]) -> list[float]:
+    return [above / max(below, 0.01) for above, below in zip(upper, lower, strict=True)]
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
