@@ -55,9 +55,7 @@ def ratios(systems: dict[str, Any]) -> dict[str, list[float]]:
         rate, p50, p99 = (numbers(ours, "32 callers", number) for number in ("rps", "p50_ms", "p99_ms"))
         bare = numbers(engine, same, "rps")
         best = [max(rates) for rates in zip(*(numbers(engine, load, "rps") for load in batches), strict=True)]
-        found[f"{precision}: 32 callers over HTTP / engine alone, {same}"] = _divided(
-            rate, numbers(engine, same, "rps")
-        )
+        found[f"{precision}: 32 callers over HTTP / engine alone, {same}"] = _divided(rate, bare)
         found[f"{precision}: 32 callers over HTTP / engine alone at its best"] = _divided(rate, best)
         found[f"{precision}: p99 / p50 at 32 callers"] = _divided(p99, p50)
         alone = zip(numbers(ours, "1 callers", "p50_ms"), numbers(engine, "batch 1", "ms"), strict=True)
