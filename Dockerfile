@@ -43,7 +43,7 @@ COPY serving /src/model-server/app/serving
 COPY serving /src/training/app/serving
 COPY training /src/training/app/training
 COPY serving/models.config serving/batching.config serving/monitoring.config /src/configs/
-COPY k8s/images/model-ready k8s/images/serve-until-term /src/bin/
+COPY k8s/images/model-ready k8s/images/quick-precision k8s/images/serve-until-term /src/bin/
 RUN chmod -R u=rwX,go=rX /src && chmod 0755 /src/bin/* \
     && find /src -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH}" {} +
 
@@ -109,7 +109,7 @@ USER 10001:10001
 EXPOSE 8500 8501
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["/usr/local/bin/model-ready"]
 # TensorFlow Serving has no handler for SIGTERM, so as process 1 it would ignore it; the wrapper drains and ends it.
-ENTRYPOINT ["/usr/local/bin/serve-until-term", "tensorflow_model_server"]
+ENTRYPOINT ["/usr/local/bin/serve-until-term", "/usr/local/bin/quick-precision", "tensorflow_model_server"]
 CMD ["--port=8500", \
      "--rest_api_port=8501", \
      "--model_config_file=/etc/whence/models.config", \

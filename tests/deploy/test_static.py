@@ -20,7 +20,7 @@ def run(*words: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([tool, *words[1:]], cwd=cwd, capture_output=True, text=True, check=False)
 
 
-SCRIPTS = ["install-lock", "model-ready", "serve-until-term", "trim-base"]
+SCRIPTS = ["install-lock", "model-ready", "quick-precision", "serve-until-term", "trim-base"]
 
 
 def test_hadolint_accepts_the_dockerfile() -> None:

@@ -1,4 +1,7 @@
-"""k8s/images/serve-until-term around programs that behave as TensorFlow Serving does: no handler for SIGTERM."""
+"""The scripts around TensorFlow Serving.
+
+k8s/images/serve-until-term: around programs that behave as it does, without a handler for SIGTERM; and quick-precision.
+"""
 
 import signal
 import subprocess
@@ -18,6 +21,7 @@ from tests.system import free_ports
 pytestmark = pytest.mark.deploy
 
 WRAPPER = str(ROOT / "k8s/images/serve-until-term")
+PRECISION = str(ROOT / "k8s/images/quick-precision")
 
 
 @contextmanager
@@ -90,3 +94,32 @@ def test_a_server_that_dies_while_it_drains_is_not_waited_for() -> None:
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu", "environ", "words", "expected"),
+    [
+        ("fpu avx512f avx512_bf16", {}, [], "--port=1 --mixed_precision=bfloat16"),
+        ("fpu amx_bf16", {}, [], "--port=1 --mixed_precision=bfloat16"),
+        ("fpu avx512f", {}, [], "--port=1"),
+        ("fpu avx512_bf16", {"MIXED_PRECISION": "none"}, [], "--port=1"),
+        ("fpu avx512_bf16", {}, ["--mixed_precision=float32"], "--port=1 --mixed_precision=float32"),
+    ],
+)
+def test_bfloat16_is_asked_for_where_the_cpu_is_quick_at_it(
+    cpu: str, environ: dict[str, str], words: list[str], expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {cpu}\n")
+    done = subprocess.run(
+        [PRECISION, "echo", "--port=1", *words], capture_output=True, text=True, check=True,
+        env=environ | {"CPUINFO": str(tmp_path / "cpuinfo"), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.stdout.strip() == expected
+
+
+def test_a_precision_that_is_none_stops_the_start() -> None:
+    done = subprocess.run(
+        [PRECISION, "echo"], capture_output=True, text=True, check=False, env={"MIXED_PRECISION": "fast"}
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "MIXED_PRECISION is 'fast', expected auto or none" in done.stderr
