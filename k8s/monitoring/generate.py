@@ -15,7 +15,7 @@ from typing import Any, Final
 FOLDER: Final = Path(__file__).resolve().parent
 GRID_WIDTH: Final = 24  # Grafana's
 PANEL_HEIGHT: Final = 8
-PREDICT: Final = 'route=~"/v1/predict|/predict/"'
+PREDICT: Final = 'route=~"/v1/predict|/predict/|/v2/.+/infer"'
 
 
 @dataclass(frozen=True)

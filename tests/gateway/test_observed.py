@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 
 import grpc
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 from gateway.logs import JsonFormatter
 from tests.fakes import FaultyModelServer, changed, fail, strings, with_output
 from tests.gateway.conftest import picture
+from tests.gateway.processes import ROOT
 
 
 def metrics(http: FlaskClient) -> dict[str, float]:
@@ -135,3 +137,12 @@ def test_an_unexpected_error_is_told_without_internals(
     assert "swordfish" not in answer.text
     lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
     assert [line["request_id"] for line in lines if "swordfish" in line.get("exception", "")] == ["me"]
+
+
+def test_the_objectives_count_every_route_that_answers_pictures(make_app: Callable[..., Flask]) -> None:
+    rules = (ROOT / "k8s/monitoring/rules.yaml").read_text()
+    (counted,) = set(re.findall(r'route=~"([^"]+)"', rules))
+    routes = {(rule.rule, "POST" in (rule.methods or ())) for rule in make_app().url_map.iter_rules()}
+    assert {route for route, asks in routes if re.fullmatch(counted, route)} == {
+        route for route, asks in routes if asks
+    }

@@ -151,20 +151,31 @@ def test_a_gateway_container_outlives_its_last_request() -> None:
     assert SETTINGS.graceful_timeout_s < _seconds(SERVICES["gateway"]["stop_grace_period"])
 
 
+DNS_CACHE_S = 30  # the greatest common one: `ttl 30` in kubeadm's Corefile
+
+
 def test_a_model_server_drains_longer_than_gateways_take_to_leave_it() -> None:
     environment = {
         each["name"]: each["value"] for each in container(named(render("cpu"), "Deployment", "serving"))["env"]
     }
     drain_s = float(environment["DRAIN_SECONDS"])
     # address dropped (look into DNS, DNS cache of the cluster), then the last request to it ends
-    assert SETTINGS.resolve_s + 5 + SETTINGS.request_timeout_s < drain_s
+    assert SETTINGS.resolve_s + DNS_CACHE_S + SETTINGS.max_request_timeout_s < drain_s
     assert drain_s < pod(named(render("cpu"), "Deployment", "serving"))["terminationGracePeriodSeconds"]
+
+
+def test_model_servers_have_as_many_threads_as_they_ask_for_cores() -> None:
+    for variant in ("cpu", "embedded"):
+        found = container(named(render(variant), "Deployment", "serving"))
+        flags = dict(word.removeprefix("--").split("=") for word in found["args"] if "=" in word)
+        threads = flags.get("tensorflow_intra_op_parallelism") or found["resources"]["limits"]["cpu"]
+        assert threads == found["resources"]["requests"]["cpu"]
 
 
 def test_the_embedded_server_drains_longer_than_gateways_take_to_leave_it() -> None:
     workload = named(render("embedded"), "Deployment", "serving")
     flags = dict(word.removeprefix("--").split("=") for word in container(workload)["args"] if "=" in word)
-    assert SETTINGS.resolve_s + 5 < float(flags["drain_seconds"])
+    assert SETTINGS.resolve_s + DNS_CACHE_S < float(flags["drain_seconds"])
     assert SETTINGS.max_request_timeout_s < float(flags["grace_seconds"])
     total_s = float(flags["drain_seconds"]) + float(flags["grace_seconds"])
     assert total_s < pod(workload)["terminationGracePeriodSeconds"]

@@ -297,6 +297,7 @@ def test_a_canary_is_the_version_that_its_image_brings_beside_the_released_one(v
     assert first["command"] == ["cp", "-r", f"/models/culture/{number['canary']}/.", "/next"]
     assert mounts["next-model"] == f"/models/culture/{number['canary']}"
     assert first["image"].endswith(f"-model{number['canary']}")
+    assert "--allow_version_labels_for_unavailable_models=true" in container(serving)["args"]
 
 
 def _settings(found: Object) -> set[tuple[str, str]]:
