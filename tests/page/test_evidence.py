@@ -73,7 +73,7 @@ def test_the_darkness_lies_exactly_on_the_picture(answered: Page) -> None:
 
 def test_the_darkness_can_be_taken_away(answered: Page) -> None:
     look(answered)
-    answered.get_by_label("Darkness elsewhere").fill("0")
+    answered.get_by_label("Dim the rest").fill("0")
     expect(answered.locator(".heat")).to_have_css("opacity", "0")
 
 

@@ -41,7 +41,7 @@ export class Evidence {
     await veil(this.#part("heat"), map.png, DARKNESS);
     this.#part("heat").hidden = false;
     this.#strength();
-    this.#part("evidence-words").textContent = `Light falls where the picture spoke for ${chosen}, most where it is brightest.`;
+    this.#part("evidence-words").textContent = `Bright areas are those that spoke for ${chosen}.`;
     this.#onMap(map);
   }
 

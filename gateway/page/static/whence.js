@@ -60,7 +60,7 @@ async function next() {
   const card = queue.shift();
   underWay += 1;
   const sentence = await look(card).catch((error) =>
-    card.failed(error instanceof Problem ? error : new Problem("The page stumbled", String(error))),
+    card.failed(error instanceof Problem ? error : new Problem("The page failed", String(error))),
   );
   if (!card.removed.signal.aborted) status.textContent = sentence;
   underWay -= 1;
