@@ -91,7 +91,11 @@ def new_key(name: str) -> tuple[str, str]:
 def main(arguments: list[str]) -> int:
     """Print a new key for the name in `arguments`."""
     if len(arguments) != 1 or not re.fullmatch(r"[\w.][\w.-]{0,63}", arguments[0]):
-        print("usage: python -m gateway.keys NAME", file=sys.stderr)
+        print(
+            "usage: python -m gateway.keys NAME\n\n"
+            "Prints a new key, and the line (name and SHA-256) for WHENCE_API_KEYS_FILE.",
+            file=sys.stderr,
+        )
         return 2
     key, line = new_key(arguments[0])
     print(f"key, shown this once:  {key}\nline for the file:     {line}")

@@ -52,7 +52,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         choices=("float32", "bfloat16", "float16", "int8"),
         default="float32",
         help="what convolutions compute in; int8 is not a SavedModel but an OpenVINO model in <models>/culture-int8, "
-        "made in the environment of `make int8` (default: %(default)s)",
+        "made in the environment of `make .venv/int8.ready` (default: %(default)s)",
     )
     export.set_defaults(run=_export)
 
