@@ -7,6 +7,9 @@ future leaves the line at once; one whose deadline has passed is answered withou
 
 Where the servable has two widths (widths.py) a run is wide, on all cores and by itself, while few requests wait; once
 there is one for each narrow run they run side by side.
+
+Without batching each request is a run of its own, and none waits while a runner is free: the first has all cores, those
+that come meanwhile run narrow beside it.
 """
 
 import logging
@@ -59,6 +62,7 @@ class Task:
     signature: Signature
     inputs: Arrays
     rows: int | None  # None: the signature has no batch dimension, or the caller left an input to its default
+    alone: bool  # shares its run with nobody
     deadline: float | None  # on time.monotonic's clock
     enqueued: float = field(default_factory=time.monotonic)
     future: "Future[Arrays]" = field(default_factory=Future)
@@ -70,9 +74,9 @@ class Task:
 
     @cached_property
     def kind(self) -> Hashable:
-        """Equal for tasks that may share a run."""
-        if self.rows is None:
-            return self
+        """Equal for tasks that wait in one line; unless they are alone they may share a run."""
+        if self.alone:
+            return (self.version, self.signature.name)
         shapes = tuple((name, array.shape[1:]) for name, array in self.inputs.items())
         return (self.version, self.signature.name, shapes)
 
@@ -115,11 +119,12 @@ class Scheduler:
             InvalidArgument: More rows than one request may have.
             Unavailable: The line is full, or the server is stopping.
         """
+        alone = rows is None or not self._parameters.enabled
         pieces = self._pieces(rows, inputs)
-        tasks = [Task(version, signature, part, size, deadline) for size, part in pieces]
+        tasks = [Task(version, signature, part, size, alone, deadline) for size, part in pieces]
         place = (version, signature.name)
         weight = sum(task.weight for task in tasks)
-        room = self._parameters.queue_batches * (self._parameters.batch_rows if self._parameters.enabled else 1)
+        room = self._parameters.queue_rows
         with self._changed:
             if self._closed:
                 raise Unavailable("the model server is shutting down")
@@ -144,7 +149,7 @@ class Scheduler:
 
     def _pieces(self, rows: int | None, inputs: Arrays) -> list[tuple[int | None, Arrays]]:
         if rows is None or not self._parameters.enabled:
-            return [(None, inputs)]
+            return [(rows, inputs)]
         if rows > self._parameters.request_rows:
             most = self._parameters.request_rows
             raise InvalidArgument(f"the request has {rows} rows, expected at most {most} (max_batch_size)")
@@ -204,7 +209,7 @@ class Scheduler:
                     tasks = self._pop(min(due, key=lambda line: line[0].enqueued), now, rows)
                     if tasks:
                         self._running += 1
-                        self._wide = self._parameters.narrow_runs > 1 and not narrow
+                        self._wide = self._parameters.enabled and self._parameters.narrow_runs > 1 and not narrow
                         return _Batch(tasks, narrow)
                 elif self._lines:
                     oldest = min(line[0].enqueued for line in self._lines.values())
@@ -219,9 +224,11 @@ class Scheduler:
         waiting, most = sum(map(len, due)), self._parameters.batch_rows
         if self._parameters.narrow_runs == 1 or (not self._running and waiting < self._runners):
             return False, most
+        if not self._parameters.enabled:
+            return True, most
         rows = sum(task.weight for line in due for task in line)
         share = math.ceil(rows / (self._runners - self._running))
-        return True, min(most, max(share, 1))
+        return True, min(most, self._parameters.padded(max(share, 1)))
 
     def _done(self) -> None:
         with self._changed:
@@ -232,14 +239,14 @@ class Scheduler:
 
     def _is_due(self, line: deque[Task], now: float) -> bool:
         head = line[0]
-        full = head.rows is None or sum(task.weight for task in line) >= self._parameters.batch_rows
+        full = head.alone or sum(task.weight for task in line) >= self._parameters.batch_rows
         return full or self._closed or now - head.enqueued >= self._parameters.timeout_s
 
     def _pop(self, line: deque[Task], now: float, most: int) -> list[Task]:
         """As many tasks from the front as fit into `most` rows, without those that nobody waits for any more."""
         tasks: list[Task] = []
         rows = 0
-        while line and (not tasks or rows + line[0].weight <= most):
+        while line and (not tasks or (not line[0].alone and rows + line[0].weight <= most)):
             task = line.popleft()
             self._left(task)
             if not task.future.set_running_or_notify_cancel():
@@ -255,7 +262,7 @@ class Scheduler:
     def _run(self, batch: "_Batch") -> None:
         tasks, narrow = batch.tasks, batch.narrow
         first = tasks[0]
-        if first.rows is None:
+        if first.alone:
             self._answer(first, narrow)
             return
         rows = sum(task.weight for task in tasks)

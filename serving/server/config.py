@@ -51,7 +51,7 @@ class ModelConfig:
 class Batching:
     """How requests share a run of the model. The defaults are those of TensorFlow Serving, except `threads`."""
 
-    enabled: bool = False
+    enabled: bool = False  # False: each request is a run of its own, narrow_runs of them side by side
     request_rows: int = 1000  # most rows of one request
     batch_rows: int = 1000  # most rows of one run
     timeout_s: float = 0.0  # how long an incomplete batch waits for company while a thread is free
@@ -60,11 +60,21 @@ class Batching:
     narrow_runs: int = 1  # runs at the same time, each on its part of the cores, while so many requests wait; 1: never
     allowed_rows: tuple[int, ...] = ()  # sizes to pad to; empty: as they come
 
+    @property
+    def queue_rows(self) -> int:
+        """Most rows that may wait for one version and signature."""
+        return self.queue_batches * self.batch_rows
+
     def side_by_side(self, runs: int) -> "Batching":
-        """The same with narrow runs: together they have as many rows as one run had, but not less than a few each."""
-        rows = min(self.batch_rows, max(LEAST_ROWS, math.ceil(self.batch_rows / runs)))
-        queue = math.ceil(self.queue_batches * self.batch_rows / rows)
-        return replace(self, narrow_runs=runs, batch_rows=rows, queue_batches=queue) if runs > 1 else self
+        """The same with narrow runs: together they have as many rows as one run had, but not less than a few each.
+
+        Each has an allowed size. Where only that of the whole batch is large enough there are none: padded to it, each
+        would be as much work as the one run.
+        """
+        rows = self.padded(min(self.batch_rows, max(LEAST_ROWS, math.ceil(self.batch_rows / runs))))
+        if runs == 1 or (self.allowed_rows and rows == self.batch_rows):
+            return self
+        return replace(self, narrow_runs=runs, batch_rows=rows, queue_batches=math.ceil(self.queue_rows / rows))
 
     def padded(self, rows: int) -> int:
         """The size of the run in which this many rows travel."""

@@ -69,10 +69,8 @@ def parse(argv: Sequence[str]) -> Options:
         SystemExit: --help, or a flag that argparse refuses.
     """
     flags = _parser().parse_args(argv)
-    batching = _batching(flags)
     cores = cpu.available_cores()
-    if batching.enabled and batching.threads == 1 and not flags.tensorflow_intra_op_parallelism:
-        batching = batching.side_by_side(flags.narrow_runs or min(cores, MOST_NARROW_RUNS))
+    batching = _batching(flags, cores)
     return Options(
         host=flags.host,
         port=flags.port,
@@ -130,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
         "--grpc_channel_arguments", type=_arguments, default=(), metavar="K=V,...",
         help="gRPC server arguments, such as grpc.max_connection_age_ms=60000",
     )  # fmt: skip
+    add(
+        "--enable_grpc_healthcheck_service", type=_always, nargs="?", const=True, metavar="BOOL",
+        help="offer the standard health service on the gRPC port (always true)",
+    )  # fmt: skip
     add = parser.add_argument_group("models").add_argument
     add("--model_name", metavar="NAME", help="name of the model at --model_base_path (default)")
     add(
@@ -151,6 +153,10 @@ def _parser() -> argparse.ArgumentParser:
         "--load_retry_interval_micros", type=_AtLeast(0), default=60_000_000, metavar="US",
         help="time between them (60000000, a minute); files that change are tried again at once",
     )  # fmt: skip
+    add(
+        "--allow_version_labels_for_unavailable_models", type=_always, nargs="?", const=True, metavar="BOOL",
+        help="labels may name versions that are not loaded (always true)",
+    )  # fmt: skip
     add("--num_load_threads", type=_AtLeast(1), default=1, metavar="N", help="versions loaded at the same time (1)")
     add = parser.add_argument_group("speed").add_argument
     add(
@@ -159,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--enable_batching", type=_boolean, nargs="?", const=True, metavar="BOOL",
-        help="batch requests (true with --batching_parameters_file, else false)",
+        help="batch requests (true with --batching_parameters_file, else false); false: each request is a run of its"
+        f" own, several side by side (--narrow_runs), and {Batching().queue_rows} rows may wait for one version and"
+        " signature; then UNAVAILABLE",
     )  # fmt: skip
     add(
         "--engine", choices=(TENSORFLOW, OPENVINO_INT8), default=TENSORFLOW,
@@ -182,8 +190,9 @@ def _parser() -> argparse.ArgumentParser:
         "--narrow_runs", type=_AtLeast(0), default=0, metavar="N",
         help="while N requests wait or more, run N batches side by side, each on its part of the cores, instead of one"
         " on all, which loses time whenever something else takes a core for a moment"
-        f" (0: one per core, at most {MOST_NARROW_RUNS}; 1: never; without effect unless batching is on,"
-        " num_batch_threads 1 and --tensorflow_intra_op_parallelism 0)",
+        f" (0: one per core, at most {MOST_NARROW_RUNS}; 1: never; without effect unless num_batch_threads is 1,"
+        " --tensorflow_intra_op_parallelism 0, and an allowed batch size below the largest has room for a run's part of"
+        " the rows); without batching, how many requests run side by side, however few wait (0: one per core)",
     )  # fmt: skip
     add = parser.add_argument_group("watching and stopping").add_argument
     add(
@@ -219,13 +228,16 @@ def _models(flags: argparse.Namespace) -> list[ModelConfig]:
     return [replace(model, base_path=flags.model_base_path) if model.name == name else model for model in models]
 
 
-def _batching(flags: argparse.Namespace) -> Batching:
+def _batching(flags: argparse.Namespace, cores: int) -> Batching:
     file = flags.batching_parameters_file
-    if file is None:
-        return Batching(enabled=bool(flags.enable_batching))
+    if file is None and not flags.enable_batching:
+        return Batching(narrow_runs=flags.narrow_runs or cores)
     if flags.enable_batching is False:
         raise ConfigError(f"--enable_batching is false, expected true with --batching_parameters_file {file}")
-    return config.read_batching(file)
+    batching = Batching(enabled=True) if file is None else config.read_batching(file)
+    if batching.threads > 1 or flags.tensorflow_intra_op_parallelism:
+        return batching
+    return batching.side_by_side(flags.narrow_runs or min(cores, MOST_NARROW_RUNS))
 
 
 def _precision(engine: str, wish: str) -> str:
@@ -263,6 +275,12 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise argparse.ArgumentTypeError(f"is {text!r}, expected true or false")
     return text.lower() in ("true", "1")
+
+
+def _always(text: str) -> bool:
+    if text.lower() not in ("true", "1"):
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected true: this server always does so")
+    return True
 
 
 def _arguments(text: str) -> tuple[Argument, ...]:

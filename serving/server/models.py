@@ -6,12 +6,14 @@ old one down.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
@@ -53,6 +55,7 @@ class Models:
     ) -> None:
         self._configs = {config.name: config for config in configs}
         self._versions: dict[str, dict[int, Version]] = {config.name: {} for config in configs}
+        self._present: dict[str, dict[int, Path]] = {config.name: {} for config in configs}  # when last looked
         self._wanted: dict[str, set[int]] = {config.name: set() for config in configs}
         self._complained: dict[str, str] = {}
         self._engine, self._policy, self._batching = engine, policy, batching
@@ -154,33 +157,44 @@ class Models:
         return [version for name in self._configs for version in self._of(name)]
 
     def _watch(self) -> None:
-        look = True
+        """Decides anew when it is time to look at the disk, when a load has ended, and when one may be tried again."""
+        look_at, is_first = time.monotonic(), True
         while not self._closed:
+            now = time.monotonic()
+            is_time = now >= look_at
+            if is_time:
+                look_at = now + (self._policy.poll_s or 1.0)
+            wake_at = look_at
             for config in self._configs.values():
-                if look:
+                if is_time and (is_first or self._policy.poll_s):
                     self._look(config)
-                self._retry(config)
+                self._want(config)
+                wake_at = min(wake_at, self._retry(config, compare=is_time))
                 self._retire(config)
-            self._wake.wait(self._policy.poll_s or 1.0)
+            is_first = False
+            self._wake.wait(max(0.0, wake_at - time.monotonic()))
             self._wake.clear()
-            look = self._policy.poll_s > 0
 
     def _look(self, config: ModelConfig) -> None:
-        """Compares the disk with what is wanted; a folder that cannot be read changes nothing."""
+        """Lists the versions on the disk; a folder that cannot be read changes nothing."""
         present = storage.versions(config.base_path)
         if present is None:
             self._complain(config, "cannot read the model's folder, expected version directories in it")
             return
-        versions = self._versions[config.name]
-        broken = {number for number, version in versions.items() if version.failure is not None}
-        # Where the newest version is broken the one before it is wanted too, also after a restart.
-        wanted = config.policy.choose(set(present)) | config.policy.choose(set(present) - broken)
+        self._present[config.name] = present
         if missing := config.policy.specific - set(present):
             self._complain(config, f"no directory for version {', '.join(map(str, sorted(missing)))}")
-        elif not wanted:
+        elif not present:
             self._complain(config, "no version to serve in the model's folder")
         else:
             self._complained.pop(config.name, None)
+
+    def _want(self, config: ModelConfig) -> None:
+        """Chooses from the versions that are there, knowing which are broken, and loads what is chosen."""
+        present, versions = self._present[config.name], self._versions[config.name]
+        broken = {number for number, version in versions.items() if version.failure is not None}
+        # Where the newest version is broken the one before it is wanted too, also after a restart.
+        wanted = config.policy.choose(set(present)) | config.policy.choose(set(present) - broken)
         self._wanted[config.name] = wanted
         for number in sorted(wanted, reverse=True):
             version = versions.get(number)
@@ -198,18 +212,31 @@ class Models:
             self._complained[config.name] = text
             event(logging.WARNING, text, model=config.name, path=config.base_path)
 
-    def _retry(self, config: ModelConfig) -> None:
-        """Loads a failed version again, when its time has come or when its files have changed since."""
+    def _retry(self, config: ModelConfig, *, compare: bool) -> float:
+        """Loads a failed version again, when its time has come or when its files have changed since.
+
+        Args:
+            config: The model.
+            compare: Whether to look at the files. Not after each failure: a copy that grows would be loaded on end.
+
+        Returns:
+            When the next one's time comes, on time.monotonic's clock.
+        """
+        next_at = math.inf
         for version in self._of(config.name):
             failure = version.failure
             if failure is None or version.state != END or version.number not in self._wanted[config.name]:
                 continue
-            if storage.fingerprint(version.path) != failure.fingerprint:
+            if compare and storage.fingerprint(version.path) != failure.fingerprint:
                 version.tries = 0
-            elif failure.retry_at is None or time.monotonic() < failure.retry_at:
+            elif failure.retry_at is None:
+                continue
+            elif time.monotonic() < failure.retry_at:
+                next_at = min(next_at, failure.retry_at)
                 continue
             version.waiting()
             self._loader.submit(self._load, version)
+        return next_at
 
     def _retire(self, config: ModelConfig) -> None:
         """Lets go of versions that are not wanted, once a wanted one is there."""
@@ -250,6 +277,7 @@ class Models:
                 logging.ERROR, "cannot load version", traceback=not foreseen,
                 model=version.model, version=version.number, error=text, retries_left=max(0, left),
             )  # fmt: skip
+            self._wake.set()
             return
         now = time.monotonic()
         self._metrics.loaded(str(version.path), "success")

@@ -18,8 +18,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving.server import cpu
 from serving.server.engine import Arrays, Signature, Spec
-from serving.server.errors import InvalidArgument
 from serving.server.requests import DEFAULT_SIGNATURE
+from serving.server.tensors import check_shape
 
 IR: Final = "model.xml"  # beside it: model.bin
 NOTES: Final = "signatures"  # runtime information of the graph: signature -> names of its outputs, with commas
@@ -97,14 +97,19 @@ class IntermediateRepresentation:
         return (False,)
 
     def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
-        """All outputs of a signature, copied out of OpenVINO's buffers."""
+        """All outputs of a signature, copied out of OpenVINO's buffers.
+
+        Raises:
+            InvalidArgument: A shape that the signature does not have.
+            RuntimeError: OpenVINO failed; it has no kinds of errors that would tell the caller's fault from ours.
+        """
         names = self.signatures[signature]
+        for name, spec in names.inputs.items():
+            check_shape(name, inputs[name].shape, spec)
         request = self._idle[signature].get()
         try:
             found = request.infer({name: inputs[name] for name in names.inputs}, share_inputs=True)
             return {name: _as_tensorflow_has_it(found[name]) for name in names.outputs}
-        except RuntimeError as error:
-            raise InvalidArgument(str(error).strip().split("\n", 1)[0]) from error
         finally:
             self._idle[signature].put(request)
 

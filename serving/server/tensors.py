@@ -53,12 +53,21 @@ def check(name: str, tensor: tensor_pb2.TensorProto, spec: Spec) -> tuple[int, .
     shape = tuple(int(dim.size) for dim in tensor.tensor_shape.dim)
     if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise InvalidArgument(f"input {name!r} has no definite shape, expected {shape_text(spec.shape)}")
+    check_shape(name, shape, spec)
+    return shape
+
+
+def check_shape(name: str, shape: tuple[int, ...], spec: Spec) -> None:
+    """Nothing, where the shape fits the signature.
+
+    Raises:
+        InvalidArgument: It does not; says what was sent and what was expected.
+    """
     if spec.shape is not None and (
         len(shape) != len(spec.shape)
         or any(want not in (None, size) for size, want in zip(shape, spec.shape, strict=True))
     ):
         raise InvalidArgument(f"input {name!r} has shape {shape_text(shape)}, expected {shape_text(spec.shape)}")
-    return shape
 
 
 def to_numpy(name: str, tensor: tensor_pb2.TensorProto) -> NDArray[Any]:

@@ -166,16 +166,17 @@ def free_port() -> int:
 def running(argv: Sequence[object], *, until_available: bool = True, engine: Engine | None = None) -> Iterator[Client]:
     """A server with this command line in a thread of this process; ports are added.
 
-    One run at a time, however many cores this machine has, unless the command line says otherwise.
+    One run at a time, however many cores this machine has, and a look at the disk every 50 ms, unless the command line
+    says otherwise.
     """
     rest_port = free_port()
     options = flags.parse(
         [
             "--narrow_runs=1",
+            "--file_system_poll_wait_seconds=0.05",
             *map(str, argv),
             "--port=0",
             f"--rest_api_port={rest_port}",
-            "--file_system_poll_wait_seconds=0.05",
         ]
     )
     engine = engine or TensorFlowEngine(intra_op=options.intra_op, inter_op=options.inter_op, precision="float32")

@@ -19,20 +19,26 @@ pytestmark = pytest.mark.training
 
 BATCHES = ":tensorflow:serving:batching_session:wrapped_run_count"
 QUEUED = ":tensorflow:serving:batching_session:queuing_latency_count"
+ASKED = ":tensorflow:serving:batching_session:input_batch_size_sum"
+COMPUTED = ":tensorflow:serving:batching_session:processed_batch_size_sum"
 WAITING = "whence_server_queue_rows"
 ROW = np.ones((1, 2), np.float32)
 
 
-def serving(base_path: Path, folder: Path, batching: str) -> list[str]:
-    """A command line for one model with these batching parameters."""
-    (folder / "batching.config").write_text(batching)
+def unbatched(base_path: Path, folder: Path) -> list[str]:
+    """A command line for one model."""
     (folder / "monitoring.config").write_text("prometheus_config { enable: true }")
     return [
         "--model_name=zoo",
         f"--model_base_path={base_path}",
-        f"--batching_parameters_file={folder}/batching.config",
         f"--monitoring_config_file={folder}/monitoring.config",
     ]
+
+
+def serving(base_path: Path, folder: Path, batching: str) -> list[str]:
+    """The same with these batching parameters."""
+    (folder / "batching.config").write_text(batching)
+    return [*unbatched(base_path, folder), f"--batching_parameters_file={folder}/batching.config"]
 
 
 @pytest.fixture
@@ -200,6 +206,50 @@ def test_without_batching_every_request_runs_alone(base_path: Path) -> None:
         assert sizes == list(range(1, 9))
 
 
+def test_without_batching_requests_run_side_by_side_and_those_beyond_wait(base_path: Path, tmp_path: Path) -> None:
+    with running([*unbatched(base_path, tmp_path), "--narrow_runs=2"]) as client:
+        long = held(client, 1.5)
+        short = held(client, 0.5)
+        waiting = client.begin({"x": np.ones((3, 2), np.float32)})
+        wait_until(lambda: client.metric(WAITING, model_name="zoo") == 3, "the third request's three rows wait")
+        assert waiting.result()
+        assert short.done()
+        assert not long.done()
+        long.result()
+
+
+def test_without_batching_the_limit_is_in_rows_and_10000_may_wait(base_path: Path, tmp_path: Path) -> None:
+    with running(unbatched(base_path, tmp_path)) as client:
+        busy = held(client, 0.8)
+        rows = [4000, 5999]
+        waiting = [client.begin({"seconds": np.zeros(n, np.float32)}, "busy") for n in rows]
+        wait_until(lambda: client.metric(WAITING, model_name="zoo") == 9999, "both are waiting")
+        refused = client.refused({"seconds": np.zeros(2, np.float32)}, "busy")
+        assert refused == ("UNAVAILABLE", "the queue of model 'zoo' is full: 9999 of 10000 rows are waiting")
+        assert [call.result().outputs["seconds"].tensor_shape.dim[0].size for call in waiting] == rows
+        busy.result()
+        runs, asked = (client.metric(name, model_name="zoo") for name in (BATCHES, ASKED))
+        assert (runs, asked) == (3, 10000)
+
+
+def test_without_batching_a_request_may_have_any_number_of_rows(base_path: Path, tmp_path: Path) -> None:
+    with running(unbatched(base_path, tmp_path)) as client:
+        assert client.predict({"x": np.ones((20000, 2), np.float32)}, "rows")["rows"][0] == 20000
+
+
+def test_without_batching_the_order_of_arrival_holds_within_a_signature(base_path: Path, tmp_path: Path) -> None:
+    with running(unbatched(base_path, tmp_path)) as client:
+        busy = held(client, 0.4)
+        order: list[int] = []
+        for rows, waiting in ((3, 3), (1, 4), (2, 6)):
+            call = client.begin({"x": np.ones((rows, 2), np.float32)})
+            call.add_done_callback(lambda _, rows=rows: order.append(rows))
+            wait_until(lambda waiting=waiting: client.metric(WAITING, model_name="zoo") == waiting, "it waits")
+        busy.result()
+        wait_until(lambda: len(order) == 3, "all are answered")
+        assert order == [3, 1, 2]
+
+
 def test_two_runners_run_at_the_same_time(base_path: Path, tmp_path: Path) -> None:
     with running(serving(base_path, tmp_path, "max_batch_size { value: 1 } num_batch_threads { value: 2 }")) as client:
         first = held(client, 1.5)
@@ -231,6 +281,21 @@ def test_requests_that_wait_are_shared_out_among_the_cores(two_widths: Client) -
         sizes = [int(rows) for rows in pool.map(lambda _: two_widths.predict({"x": ROW}, "rows")["rows"][0], range(4))]
     busy.result()
     assert sizes == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("allowed", "requests"), [((1, 8), 16), ((1, 4, 8), 4)], ids=["whole batch", "half"])
+def test_allowed_sizes_do_not_multiply_the_work_of_narrow_runs(
+    base_path: Path, tmp_path: Path, allowed: tuple[int, ...], requests: int
+) -> None:
+    sizes = " ".join(f"allowed_batch_sizes: {size}" for size in allowed)
+    argv = [*serving(base_path, tmp_path, f"max_batch_size {{ value: 8 }} {sizes}"), "--narrow_runs=2"]
+    with running(argv) as client:
+        busy = held(client, 0.6)
+        waiting = [client.begin({"x": ROW}) for _ in range(requests)]
+        wait_until(lambda: client.metric(WAITING, model_name="zoo") == requests, "all are waiting")
+        for call in [busy, *waiting]:
+            call.result()
+        assert client.metric(COMPUTED, model_name="zoo") == client.metric(ASKED, model_name="zoo") == requests + 1
 
 
 def test_narrow_runs_run_at_the_same_time(two_widths: Client) -> None:

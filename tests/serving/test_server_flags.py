@@ -66,6 +66,14 @@ def test_model_name_says_which_model_the_base_path_belongs_to(file: Write) -> No
         (["--max_num_load_retries=-1"], "argument --max_num_load_retries: is '-1', expected an integer, 0 or more"),
         (["--num_load_threads=0"], "argument --num_load_threads: is '0', expected an integer, 1 or more"),
         (["--grpc_channel_arguments=a"], "argument --grpc_channel_arguments: is 'a', expected key=value"),
+        (
+            ["--enable_grpc_healthcheck_service=false"],
+            "argument --enable_grpc_healthcheck_service: is 'false', expected true",
+        ),
+        (
+            ["--allow_version_labels_for_unavailable_models=0"],
+            "argument --allow_version_labels_for_unavailable_models: is '0', expected true",
+        ),
         (["--enable_model_warmup"], "unrecognized arguments: --enable_model_warmup"),
     ],
 )
@@ -76,6 +84,12 @@ def test_a_wrong_flag_is_named_with_its_value_and_what_was_expected(
         flags.parse(["--model_base_path=x", *argv])
     assert exited.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["", "=true", "=1"])
+@pytest.mark.parametrize("flag", ["enable_grpc_healthcheck_service", "allow_version_labels_for_unavailable_models"])
+def test_what_this_server_always_does_may_be_asked_for(flag: str, value: str) -> None:
+    assert flags.parse(["--model_base_path=x", f"--{flag}{value}"]) == flags.parse(["--model_base_path=x"])
 
 
 def test_no_model_at_all_is_refused() -> None:
@@ -190,6 +204,32 @@ def test_narrow_runs_are_not_cut_to_less_than_a_few_rows(file: Write) -> None:
     batching = file("batching.config", "max_batch_size { value: 8 } num_batch_threads { value: 1 }")
     options = flags.parse(["--model_base_path=x", f"--batching_parameters_file={batching}", "--narrow_runs=8"])
     assert options.batching.batch_rows == 4
+
+
+@pytest.mark.parametrize(
+    ("allowed", "runs", "rows"),
+    [((1, 32), 1, 32), ((1, 16, 32), 2, 16), ((1, 20, 32), 2, 20), ((8, 32), 1, 32)],
+    ids=["whole batch only", "its share", "next above its share", "none large enough"],
+)
+def test_narrow_runs_have_an_allowed_size_or_there_are_none(
+    file: Write, allowed: tuple[int, ...], runs: int, rows: int
+) -> None:
+    batching = file("b", f"max_batch_size {{ value: 32 }} allowed_batch_sizes: {list(allowed)}")
+    options = flags.parse(["--model_base_path=x", f"--batching_parameters_file={batching}", "--narrow_runs=2"])
+    assert (options.batching.narrow_runs, options.batching.batch_rows) == (runs, rows)
+    assert options.batching.padded(rows) == rows
+    assert options.batching.queue_rows >= 320
+
+
+@pytest.mark.parametrize("more", [[], ["--enable_batching=false"], ["--tensorflow_intra_op_parallelism=1"]])
+def test_without_batching_as_many_requests_run_side_by_side_as_there_are_cores(more: list[str]) -> None:
+    options = flags.parse(["--model_base_path=x", *more])
+    assert not options.batching.enabled
+    assert options.batching.narrow_runs == cpu.available_cores()
+
+
+def test_a_lone_request_without_batching_has_all_cores() -> None:
+    assert flags.parse(["--model_base_path=x"]).intra_op == cpu.available_cores()
 
 
 @pytest.mark.parametrize("flag", ["--tensorflow_intra_op_parallelism=1", "--narrow_runs=1"])

@@ -127,7 +127,7 @@ def test_stderr_has_one_line_for_each_event_and_nothing_else(ending: Ending) -> 
 def test_sigint_finishes_what_runs_and_ends_with_status_0(processes: list[Process]) -> None:
     server = processes[1]
     call = server.client.begin({"seconds": np.float32([1.5])}, "busy")
-    server.client.predict({"n": np.int64(1)}, "scalar")  # answered after the first: it has been accepted
+    server.client.predict({"n": np.int64(1)}, "scalar")  # sent after the first, which has been accepted by now
     again = server.client.begin({"seconds": np.float32([1.5])}, "busy")
     time.sleep(0.2)
     server.popen.send_signal(signal.SIGINT)

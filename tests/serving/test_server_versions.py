@@ -149,6 +149,23 @@ def test_the_version_before_a_broken_one_is_served_after_a_restart_too(base_path
         assert version_of(client) == (1, 1.0)
 
 
+def test_the_version_before_a_broken_one_is_served_without_polling_too(base_path: Path) -> None:
+    (base_path / "2").mkdir()
+    with running(one_model(base_path, "--file_system_poll_wait_seconds=0")) as client:
+        assert client.states() == {1: "AVAILABLE", 2: "END"}
+        assert version_of(client) == (1, 1.0)
+
+
+def test_without_polling_a_new_version_is_not_seen_but_a_broken_one_is_mended(
+    base_path: Path, zoo: Path, zoo_of_two: Path
+) -> None:
+    (base_path / "2").mkdir()
+    with running(one_model(base_path, "--file_system_poll_wait_seconds=0")) as client:
+        publish(zoo, base_path, 3)
+        shutil.copytree(zoo_of_two, base_path / "2", dirs_exist_ok=True)
+        wait_until(lambda: client.states() == {1: "END", 2: "AVAILABLE"}, "version 2 has replaced version 1")
+
+
 def test_a_broken_version_is_loaded_once_its_files_are_mended(base_path: Path, zoo_of_two: Path) -> None:
     with running(one_model(base_path)) as client:
         half = publish(zoo_of_two, base_path, 2)
@@ -170,6 +187,18 @@ def test_a_failed_load_is_tried_again_a_limited_number_of_times(base_path: Path,
         publish(zoo, base_path, 3)
         wait_until(lambda: client.states().get(3) == "AVAILABLE", "a good version comes after all")
         assert client.metric(attempts, status="fail") == 3
+
+
+def test_a_failed_load_is_tried_again_at_its_own_pace_however_seldom_the_disk_is_looked_at(
+    base_path: Path, file: Write
+) -> None:
+    (base_path / "2").mkdir()
+    monitoring = file("monitoring.config", "prometheus_config { enable: true }")
+    again = ["--max_num_load_retries=2", "--load_retry_interval_micros=200000", "--file_system_poll_wait_seconds=3600"]
+    with running(one_model(base_path, f"--monitoring_config_file={monitoring}", *again)) as client:
+        assert version_of(client) == (1, 1.0)
+        failed = ":tensorflow:cc:saved_model:load_attempt_count"
+        wait_until(lambda: client.metric(failed, status="fail") == 3, "three tries", 5)
 
 
 def test_directories_whose_name_is_no_version_are_ignored(base_path: Path) -> None:

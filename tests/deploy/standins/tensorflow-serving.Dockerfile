@@ -1,5 +1,5 @@
 # Stands in for tensorflow/serving where no registry can be reached: the embedded model server behind the same program name.
-# Flags that only the real one has are dropped, so that it starts with exactly the command of our manifests.
+# It starts with exactly the command of our manifests.
 FROM whence/model-server:test
 LABEL whence.stands-in="true"
 USER 0
