@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from training import catalogue as met_catalogue
 from training.catalogue import Catalogue, in_order, read_catalogue
 from training.cultures import LABELS, table
+from training.records import RULES
 
 if TYPE_CHECKING:  # the rest is imported by the command itself: `export` runs where none of it is installed
     from training.harvest import Shelf
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
         strings = ((rows, written, verdict.label or "", verdict.rule)
                    for (written, verdict), rows in catalogue.strings.most_common())  # fmt: skip
         _write_csv(options.out / "cultures.csv", ("rows", "culture", "label", "rule"), strings)
-        durable.write(options.out / "rules.txt", f"{table()}\n".encode())
+        durable.write(options.out / RULES, f"{table()}\n".encode())
         if options.dry_run:
             print(_summary(_report(options, catalogue, shelves, [], [])))
         else:
@@ -159,7 +160,7 @@ def _report(
         "cultures": {shelf.label: {"candidates": len(shelf.queue), "pictures": per_label[shelf.label]}
                      for shelf in shelves},
         "objects": {outcome: {reason: objects for (kind, reason), objects in outcomes.most_common() if kind == outcome}
-                    for outcome in ("dropped", "failed")},
+                    for outcome in ("dropped", "failed", "absent")},
     }  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def _summary(report: dict[str, Any]) -> str:
         f"  {label:<9} {counts['candidates']:>10,} {counts['pictures']:>9,}"
         for label, counts in report["cultures"].items()
     ]
-    lines += [f"  {objects:>9,}  objects {outcome}: {reason}" for outcome in ("dropped", "failed")
+    lines += [f"  {objects:>9,}  objects {outcome}: {reason}" for outcome in ("dropped", "failed", "absent")
               for reason, objects in report["objects"][outcome].items()]  # fmt: skip
     return "\n".join(lines)
 

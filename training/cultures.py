@@ -37,40 +37,50 @@ DIRECTIONS: Final = _names("""
     Central, Upper, Lower
 """)
 
-# Cultures that are none of ours; beside one of ours they make it doubtful.
+# Cultures that are none of ours, and their countries; beside one of ours they make it doubtful. Rome, Burgundy,
+# Lombardy and Normandy are not among them: an older people left them its name, but "Italian, Rome" is Italian.
 OTHERS: Final = {
     "ancient neighbours of Greeks and Italians: the museum keeps them apart, and so do we": _names("""
-        Roman, Etruscan, Italic, Faliscan, Villanovan, South Italian, Daunian, Cypriot, Cyprus, Cycladic,
-        Minoan, Mycenaean, Helladic, Ptolemaic, Phoenician, Punic, Lydian, Phrygian, Scythian, Thracian,
-        Achaemenid, Persian, Assyrian, Babylonian, Parthian, Sasanian, Egyptian, Egypt, Coptic, Nubian
+        Roman, Etruscan, Etruria, Italic, Faliscan, Villanovan, South Italian, Daunian, Cypriot, Cyprus, Cycladic,
+        Minoan, Mycenaean, Helladic, Ptolemaic, Phoenician, Phoenicia, Punic, Carthage, Lydian, Lydia, Phrygian,
+        Phrygia, Scythian, Scythia, Thracian, Thrace, Achaemenid, Persian, Persia, Assyrian, Assyria, Babylonian,
+        Babylonia, Babylon, Parthian, Parthia, Sasanian, Egyptian, Egypt, Coptic, Nubian, Nubia
     """),
     "peoples and empires older than our countries, or larger": _names("""
-        Byzantine, Frankish, Merovingian, Carolingian, Langobardic, Lombardic, Ostrogothic, Visigothic,
-        Burgundian, Vandal, Avar, Celtic, Gallic, Iberian, Viking, Norse, Norman, Jewish, Islamic, Ottoman,
-        Nasrid, Moorish, Mudéjar, Mudejar, Moresque, Colonial, European, Asian, Mediterranean
+        Byzantine, Byzantium, Frankish, Merovingian, Carolingian, Langobardic, Lombardic, Ostrogothic, Visigothic,
+        Burgundian, Vandal, Avar, Celtic, Gallic, Gaul, Iberian, Iberia, Viking, Norse, Norman, Jewish, Islamic,
+        Ottoman, Nasrid, Moorish, Mudéjar, Mudejar, Moresque, Colonial, Colonies, European, Europe, Asian, East Asia,
+        South Asia, Southeast Asia, Mediterranean
     """),
     "Europe": _names("""
-        Austrian, Austria, Belgian, Belgium, Bohemian, Czech, Moravian, Danish, Dutch, Netherlandish, Flemish,
-        Mosan, Finnish, Hungarian, Irish, Ireland, Norwegian, Polish, Portuguese, Portugal, Romanian, Russian,
-        Scandinavian, Serbian, Silesian, Swedish, Swiss, Switzerland, Balkan, Bulgarian, Croatian, Dalmatian,
-        Albanian, Slovenian, Slovak, Baltic, Ukrainian, Turkish, Turkey, Maltese
+        Austrian, Austria, Belgian, Belgium, Bohemian, Bohemia, Czech, Czechoslovakia, Czechoslovakian, Moravian,
+        Moravia, Danish, Denmark, Dutch, Holland, Netherlandish, Netherlands, Low Countries, Flemish, Flanders, Mosan,
+        Finnish, Finland, Hungarian, Hungary, Irish, Ireland, Norwegian, Norway, Polish, Poland, Portuguese, Portugal,
+        Romanian, Romania, Russian, Russia, Scandinavian, Scandinavia, Serbian, Serbia, Silesian, Silesia, Swedish,
+        Sweden, Swiss, Switzerland, Balkan, Balkans, Bulgarian, Bulgaria, Croatian, Croatia, Dalmatian, Dalmatia,
+        Albanian, Albania, Slovenian, Slovenia, Slovak, Slovakia, Baltic, Ukrainian, Ukraine, Turkish, Turkey, Maltese,
+        Malta
     """),
     "Asia, Africa and the Americas": _names("""
         Korean, Korea, Ryukyu, Ryūkyū, Ainu, Mongolia, Mongolian, Manchu, Manchuria, Tibet, Tibetan, Xinjiang,
-        Turkestan, Central Asia, Central Asian, Nepal, Nepalese, India, Indian, Mughal, Gandhara, Sri Lanka,
-        Vietnam, Vietnamese, Thailand, Thai, Cambodia, Indonesia, Javanese, Philippine, Filipino, Iranian, Iran,
-        Iraqi, Iraq, Syrian, Syria, Arabian, Armenian, Caucasian, Tatar, Taiwan, African, Africa, North African,
-        North Africa, Moroccan, Tunisian, Ethiopian, American, Native American, Canadian, Mexican, Mexico,
-        Guatemalan, Peruvian, Peru, Brazilian, Bolivian, Ecuadorian, Caribbean
+        Turkestan, Central Asia, Central Asian, Nepal, Nepalese, India, Indian, Indies, Mughal, Gandhara, Sri Lanka,
+        Sri Lankan, Ceylon, Vietnam, Vietnamese, Thailand, Thai, Siam, Siamese, Cambodia, Cambodian, Indonesia,
+        Indonesian, Javanese, Java, Philippine, Philippines, Filipino, Iranian, Iran, Iraqi, Iraq, Syrian, Syria,
+        Arabian, Arabia, Armenian, Armenia, Caucasian, Caucasus, Tatar, Taiwan, Taiwanese, African, Africa,
+        North African, North Africa, Moroccan, Morocco, Tunisian, Tunisia, Ethiopian, Ethiopia, American, America,
+        United States, Native American, Canadian, Canada, Mexican, Mexico, Guatemalan, Guatemala, Peruvian, Peru,
+        Brazilian, Brazil, Bolivian, Bolivia, Ecuadorian, Ecuador, Caribbean
     """),
 }
 
-# "hilt, German; blade, Italian": words for a part of an object, before or after the culture.
+# "hilt, German; blade, Italian": words for a part of an object, or for the rest of it, before or after the culture.
 PARTS: Final = _names("""
-    armor, barrel, base, binding, blade, border, case, cover, decoration, dial, embroidery, enamel, fabric,
-    figure, flask, frame, gem, glass, grip, ground, guard, handle, head, hilt, ivory, jar, lace, lid, lock,
-    mechanism, medallion, mount, mounting, movement, ornament, painting, pedestal, plaque, pommel, porcelain,
-    scabbard, setting, shaft, sheath, stand, stock, textile, vase, velvet, watch
+    armor, backplate, barrel, base, binding, blade, border, bowl, breastplate, case, clock, cover, crossbow,
+    cuirass, cup, dagger, decoration, dial, dish, embroidery, enamel, fabric, figure, flask, frame, gauntlet, gem,
+    glass, gorget, grip, ground, guard, gun, handle, head, helmet, hilt, ivory, jar, knife, lace, lid, lock,
+    mechanism, medallion, mount, mounting, movement, ornament, painting, pedestal, pistol, plaque, pommel,
+    porcelain, rapier, saber, saucer, scabbard, setting, shaft, sheath, shield, stand, stock, sword, textile, tray,
+    vase, velvet, watch
 """)
 
 # "Franco-Flemish": what stands before the hyphen of a compound.
@@ -100,7 +110,8 @@ class Verdict:
 
 EMPTY = Rule("no culture given", False, "empty or unknown", ("", "unknown"))
 MARKET = Rule("made for another market", False, "export ware: one culture's hands, another's taste",
-              ("Chinese, for European market", "British (American market)", "Japanese, for export"))  # fmt: skip
+              ("Chinese, for European market", "British (American market)", "Japanese, for export",
+               "Chinese, for Sweden", "Chinese (trade)"))  # fmt: skip
 COPY = Rule("copy or imitation", False, "after, copy, imitation, style, replica, forgery",
             ("British, after German original", "Italian style", "French, copy of Spanish original"))  # fmt: skip
 MERGED = Rule("merged cultures", False, "compounds of two cultures",
@@ -118,7 +129,8 @@ OTHER = Rule("another culture", False, "a culture that is none of our labels; Ro
 UNKNOWN = Rule("not a name we know", False, "nothing of the above: a place alone, a word we have no rule for",
                ("Manises", "Upper Rhenish", "Italian peninsula"))  # fmt: skip
 SPLIT = Rule("every part of one culture", True, "statements divided by ';' that agree",
-             ("hilt, Italian, Milan; blade, Italian", "German; blade, German, Solingen"))  # fmt: skip
+             ("hilt, Italian, Milan; blade, Italian", "German; blade, German, Solingen",
+              "sword, Italian; scabbard, Italian"))  # fmt: skip
 PLACE = Rule("named with a place", True, "the culture, then what names no other; a doubt about the town is no matter",
              ("Italian, Florence", "British, London", "Italian, probably Naples", "Greek, South Italian, Apulian",
               "China (Jingdezhen)"))  # fmt: skip
@@ -138,7 +150,9 @@ def _any(words: tuple[str, ...] | dict[str, str]) -> str:
 
 _MENTION: Final = re.compile(rf"\b({_any((*_LABEL_OF, *_OTHERS))})\b")
 _HEAD: Final = re.compile(rf"(?:(?:{_any(DIRECTIONS)}) )?({_any(_LABEL_OF)})")
-_MARKET: Final = re.compile(r"\b(market|export)\b")
+_MARKET: Final = re.compile(
+    rf"\b(market|export|trade)\b|\bfor (?:the )?(?:(?:{_any(DIRECTIONS)}) )?(?:{_any((*_LABEL_OF, *_OTHERS))})\b"
+)
 _COPY: Final = re.compile(
     r"\bafter\b(?! (?:ca\.? )?\d)"
     r"|\b(style|manner|imitat\w+|cop(?:y|ies)|copied|replica|reproduction|forgery|fake|revival|original)\b"
@@ -193,12 +207,12 @@ def is_copy(makers: str) -> bool:
 
 
 def table() -> str:
-    """The names and the rules as text, for people and for the data card."""
+    """The names and the rules as text, for people: `collect` leaves it beside the pictures, `prepare` in split.json."""
     lines = ["Names of each label (with a direction before them or not):"]
     lines += [f"  {label:<9} {', '.join(names)}" for label, names in NAMES.items()]
     for group, names in OTHERS.items():
         lines += ["", f"None of ours: {group}:", *_wrapped(names)]
-    lines += ["", "Parts of an object:", *_wrapped(PARTS), ""]
+    lines += ["", "Parts of an object, and the rest of it:", *_wrapped(PARTS), ""]
     lines.append("Rules, in the order in which they are asked:")
     for rule in RULES:
         lines.append(f"  {'keep' if rule.keeps else 'drop'}  {rule.name}: {rule.says}")

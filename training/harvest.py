@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,8 @@ from training.catalogue import Candidate
 from training.met import Museum, Record
 from training.web import ComeBackLater
 
-TOO_MANY_FAILURES: Final = 20  # in a row: the server is down, or does not want us
+TOO_MANY_FAILURES: Final = 20  # in a row: the server is down, does not want us, or is not the museum's
+UNDECIDED: Final = (met.FAILED, met.ABSENT)  # outcomes after which an object is asked for again
 
 
 class Unfinished(RuntimeError):
@@ -65,7 +66,7 @@ class Outcomes:
     def finished(self, candidate: Candidate) -> Record | None:
         """What became of the object in this run or an earlier one; None when it has to be asked for (again)."""
         record = self._records.get(candidate.object_id)
-        if record is None or record.label != candidate.label or record.outcome == met.FAILED:
+        if record is None or record.label != candidate.label or record.outcome in UNDECIDED:
             return None
         if record.outcome == met.SAVED and not self._on_disk(record):
             return None
@@ -75,6 +76,12 @@ class Outcomes:
         """Write it down for good."""
         self._ledger.append(record.to_json())
         self._records[record.object_id] = record
+
+    def drop(self, absent: list[Record]) -> None:
+        """Write down that these objects are not there, and forget the list."""
+        for record in absent:
+            self.add(replace(record, outcome=met.DROPPED))
+        absent.clear()
 
     def all(self) -> Iterable[Record]:
         """The last record of every object asked for."""
@@ -88,9 +95,14 @@ class Outcomes:
 
 
 def harvest(museum: Museum, shelves: list[Shelf], outcomes: Outcomes, out: Path, *, workers: int) -> None:
-    """Fill the shelves in turns, so that a run cut short is balanced too. Raises Unfinished."""
+    """Fill the shelves in turns, so that a run cut short is balanced too. Raises Unfinished.
+
+    An object that is not found is dropped only when others are found before and after it, or before it and there are no
+    more: a wrong address answers 404 to everything, and so may a firewall.
+    """
     total = sum(min(shelf.target, len(shelf.queue)) for shelf in shelves)
-    failures = 0
+    failures, found = 0, False
+    absent: list[Record] = []
     under_way: dict[Future[Record], Shelf] = {}
     with (
         tqdm(total=total, unit="picture", smoothing=0.05, mininterval=0.5 if sys.stderr.isatty() else 60) as bar,
@@ -102,6 +114,8 @@ def harvest(museum: Museum, shelves: list[Shelf], outcomes: Outcomes, out: Path,
                     under_way[pool.submit(museum.collect, candidate, out)] = shelf
                 bar.update(sum(len(shelf.digests) for shelf in shelves) - bar.n)
                 if not under_way:
+                    if found:
+                        outcomes.drop(absent)
                     return
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     shelf = under_way.pop(future)
@@ -109,9 +123,15 @@ def harvest(museum: Museum, shelves: list[Shelf], outcomes: Outcomes, out: Path,
                     record = future.result()
                     outcomes.add(record)
                     shelf.settle(record)
-                    failures = failures + 1 if record.outcome == met.FAILED else 0
+                    found = found or record.outcome == met.SAVED
+                    absent += [record] if record.outcome == met.ABSENT else []
+                    failures = failures + 1 if record.outcome in UNDECIDED else 0
                     if failures >= TOO_MANY_FAILURES:
-                        raise Unfinished(f"{failures} objects in a row failed, the last with: {record.reason}")
+                        raise Unfinished(
+                            f"{failures} objects in a row failed at {museum.api}, the last with: {record.reason}"
+                        )
+                    if found and not failures:
+                        outcomes.drop(absent)
         except ComeBackLater as error:
             raise Unfinished(str(error)) from error
         finally:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from serving import images
 from training import durable
 from training.catalogue import API, Candidate, verdict_on
-from training.web import ComeBackLater, GaveUp, Refused, Web
+from training.web import ComeBackLater, FetchError, GaveUp, NotFound, Refused, TurnedAway, Web
 
 LICENCE: Final = "CC0 1.0 (The Metropolitan Museum of Art, Open Access)"
 REPOSITORY: Final = "metmuseum/openaccess"  # of the catalogue
@@ -27,6 +27,7 @@ MIN_SIDE: Final = 96  # pixels, as in the pictures that we had before (shared da
 SAVED: Final = "saved"
 DROPPED: Final = "dropped"  # for good: never asked for again
 FAILED: Final = "failed"  # the next run asks again
+ABSENT: Final = "absent"  # 404: asked again, until the harvest knows that it asks at the right place and drops it
 
 # What metadata.csv holds: the columns of our other data first, then what only a museum knows.
 COLUMNS: Final = (
@@ -42,7 +43,7 @@ class Record:
 
     object_id: int
     label: str
-    outcome: str  # SAVED, DROPPED or FAILED
+    outcome: str  # SAVED, DROPPED, FAILED or ABSENT
     reason: str = ""
     bytes: int = 0
     row: dict[str, str] = field(default_factory=dict)  # COLUMNS -> value, when saved
@@ -83,6 +84,8 @@ class Museum:
             row["sha256"] = hashlib.sha256(picture).hexdigest()
             durable.write(out / row["file"], picture)
             return Record(candidate.object_id, candidate.label, SAVED, bytes=len(picture), row=row)
+        except NotFound as error:
+            return Record(candidate.object_id, candidate.label, ABSENT, str(error))
         except Refused as error:
             return Record(candidate.object_id, candidate.label, DROPPED, str(error))
         except ComeBackLater:
@@ -128,14 +131,14 @@ class Museum:
     def _picture(self, answer: dict[str, Any], row: dict[str, str]) -> tuple[bytes, str]:
         """The first picture of the object that can be had, and its file's ending; notes its address in `row`."""
         sizes = ("primaryImage", "primaryImageSmall") if self.originals else ("primaryImageSmall", "primaryImage")
-        refusal = Refused("no picture")
+        refusal: FetchError = Refused("no picture")
         for url in dict.fromkeys(str(answer.get(size) or "") for size in sizes):
             if not url:
                 continue
             try:
                 picture, suffix = self.web.get(url, _checked, max_bytes=MAX_PICTURE_BYTES)
-            except Refused as error:
-                refusal = Refused(f"picture: {error}")
+            except (Refused, TurnedAway) as error:
+                refusal = type(error)(f"picture: {error}")
             else:
                 row["image_url"], row["source_path"] = url, unquote(urlsplit(url).path).lstrip("/")
                 return picture, suffix

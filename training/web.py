@@ -28,6 +28,7 @@ CONNECT_S: Final = 10.0  # seconds to connect
 CHUNK_BYTES: Final = 1 << 16
 SLOWEST: Final = 20  # times the read timeout for a whole body: who drips a byte a second is no server
 TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+GONE: Final = frozenset({404, 410})
 SLOW_DOWN: Final = frozenset({429, 503})
 # The museum's firewall answers whom it finds too fast with a page of its own, as 403 or even as 200, for half a minute
 # and longer (metmuseum/openaccess, issues 20 and 60).
@@ -40,11 +41,19 @@ class FetchError(RuntimeError):
 
 
 class Refused(FetchError):
-    """An answer for good: it would be the same tomorrow (404, a body that is too large)."""
+    """An answer for good: it would be the same tomorrow (a body that is too large)."""
+
+
+class NotFound(Refused):
+    """404 or 410: for good as well, unless the address is a wrong one."""
 
 
 class GaveUp(FetchError):
     """Nothing usable after all attempts; another day it may work."""
+
+
+class TurnedAway(GaveUp):
+    """A status that says something of us and nothing of what we ask for (401, 403, 407): no use in asking at once."""
 
 
 class ComeBackLater(GaveUp):
@@ -161,7 +170,7 @@ class Web:
             except ValueError as error:
                 reason = f"broken answer: {error}"
             if status not in (0, 200, *TRY_AGAIN) and reason != TOO_FAST:
-                raise Refused(reason)
+                raise (NotFound if status in GONE else TurnedAway)(reason)
             if asked_s > self._patience.longest_wait_s:
                 raise ComeBackLater(f"{reason}, to be asked again in {asked_s:.0f} s")
             pause_s = max(min(pause_s, self._patience.longest_wait_s), asked_s)

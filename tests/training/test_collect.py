@@ -309,12 +309,74 @@ def test_collect_drops_what_the_api_no_longer_offers(
     assert rows(tmp_path / "out") == []
 
 
-def test_collect_drops_an_object_that_is_gone_after_one_request(met: FakeMet, tmp_path: Path) -> None:
-    met.add(1)
-    del met.answers[1]
-    main(command(met, tmp_path / "out"))
+@pytest.mark.parametrize("gone", [1, 2, 3, 4])
+def test_collect_drops_an_object_that_is_gone_after_one_request(met: FakeMet, tmp_path: Path, gone: int) -> None:
+    for number in range(1, 5):
+        met.add(number)
+    del met.answers[gone]
+    for _ in range(2):
+        assert main(command(met, tmp_path / "out", workers=1)) == 0
     assert reasons(tmp_path / "out", "dropped") == {"HTTP 404": 1}
-    assert len(met.requests) == 1
+    assert met.count(met.object_path(gone)) == 1
+
+
+def test_collect_drops_an_object_whose_picture_is_gone(met: FakeMet, tmp_path: Path) -> None:
+    met.add(1)
+    met.add(2)
+    del met.files[met.picture_path(1)], met.files[met.picture_path(1, original=True)]
+    main(command(met, tmp_path / "out"))
+    assert reasons(tmp_path / "out", "dropped") == {"picture: HTTP 404": 1}
+
+
+def test_collect_doubts_the_address_where_nothing_is_found(met: FakeMet, tmp_path: Path) -> None:
+    met.add(1)
+    wrong = f"{met.address}/public/collection/v2"
+    assert main(command(met, tmp_path / "out", api=wrong)) == 0
+    assert reasons(tmp_path / "out", "absent") == {"HTTP 404": 1}
+    assert main(command(met, tmp_path / "out")) == 0
+    assert saved(tmp_path / "out") == {1}
+
+
+def test_collect_ends_at_a_wrong_address_and_goes_on_at_the_right_one(
+    met: FakeMet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1, 101):
+        met.add(number)
+    wrong = f"{met.address}/public/collection/v2"
+    assert main(command(met, tmp_path / "out", api=wrong)) == 1
+    assert f"in a row failed at {wrong}, the last with: HTTP 404" in capsys.readouterr().err
+    assert len(met.requests) < 60
+    assert reasons(tmp_path / "out", "dropped") == {}
+    assert main(command(met, tmp_path / "out")) == 0
+    assert len(saved(tmp_path / "out")) == 100
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+@pytest.mark.parametrize("what", ["object", "picture"])
+def test_collect_ends_when_it_is_turned_away_and_goes_on_another_day(
+    met: FakeMet, tmp_path: Path, what: str, status: int
+) -> None:
+    for number in range(1, 61):
+        met.add(number)
+        refused = (met.object_path(number),) if what == "object" else (
+            met.picture_path(number), met.picture_path(number, original=True))  # fmt: skip
+        met.always |= dict.fromkeys(refused, Fault(status, b"<html>go away</html>"))
+    assert main(command(met, tmp_path / "out")) == 1
+    assert {path: met.count(path) for path in met.always if met.count(path) > 1} == {}
+    assert reasons(tmp_path / "out", "dropped") == {}
+    met.always.clear()
+    assert main(command(met, tmp_path / "out")) == 0
+    assert len(saved(tmp_path / "out")) == 60
+
+
+def test_collect_asks_again_for_the_one_object_that_it_was_turned_away_from(met: FakeMet, tmp_path: Path) -> None:
+    met.add(1)
+    met.add(2)
+    met.faults[met.object_path(1)] = [Fault(403, b"")]
+    assert main(command(met, tmp_path / "out")) == 0
+    assert reasons(tmp_path / "out", "failed") == {"HTTP 403": 1}
+    assert main(command(met, tmp_path / "out")) == 0
+    assert saved(tmp_path / "out") == {1, 2}
 
 
 def test_collect_drops_an_answer_that_is_too_large(met: FakeMet, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 
 from tests.training.fake_met import FakeMet, Fault
-from training.web import GaveUp, Patience, Refused, Stopped, Turns, Web, seconds_of
+from training.web import GaveUp, Patience, Refused, Stopped, TurnedAway, Turns, Web, seconds_of
 
 
 def test_turns_give_a_burst_and_then_the_rate() -> None:
@@ -65,6 +65,14 @@ def test_client_error_is_final() -> None:
     with FakeMet() as met, client() as web:
         met.always["/x"] = Fault(410, b"")
         with pytest.raises(Refused, match="HTTP 410"):
+            web.get(f"{met.address}/x", bytes, max_bytes=10)
+        assert len(met.requests) == 1
+
+
+def test_being_turned_away_is_not_final_and_not_tried_again_at_once() -> None:
+    with FakeMet() as met, client() as web:
+        met.always["/x"] = Fault(403, b"")
+        with pytest.raises(TurnedAway, match="HTTP 403"):
             web.get(f"{met.address}/x", bytes, max_bytes=10)
         assert len(met.requests) == 1
 
