@@ -14,6 +14,8 @@ SEARCHED: Final = (0.2, 8.0)  # temperatures between which one is looked for tha
 # How steep a temperature's logarithm may be expected to be, per deviation of margin or ood_score, before any picture is
 # seen: so that a handful of them cannot choose steep slopes.
 SLOPE: Final = 0.5
+HONEST: Final = "artist- and source-disjoint"  # the pictures that an abstention threshold is chosen on
+ALL: Final = "all validation"  # or these, where no artist and no source is held out
 
 
 def temperature_of(logits: Floats, truth: Ints) -> float:
@@ -68,11 +70,14 @@ def calibrate(
 
     `strangeness` is the network's ood_score, of which `known_share` must stay accepted. The dict says what came of it.
 
-    Honest are the pictures of artists and sources that training does not know: what a stranger's picture is like.
+    Honest are the pictures of artists and sources that training does not know: what a stranger's picture is like. Where
+    there is none, as no artist and no source is named, all pictures stand for them, and promise too much.
     """
     found = temperatures_of(logits, truth, strangeness)
     known = probabilities(found, logits, strangeness)
-    mask = np.asarray(honest)
+    pictures, mask = HONEST, np.asarray(honest, bool)
+    if not mask.any():
+        pictures, mask = ALL, np.ones(len(truth), bool)
     coverage, least = coverage_at(known[mask], truth[mask], target_accuracy)
     reached = target_accuracy
     if coverage == 0.0:  # the best that can be had: the most accurate answers that are not a handful
@@ -81,7 +86,7 @@ def calibrate(
         coverage, reached = float(sure.mean()), float((known[mask].argmax(1) == truth[mask])[sure].mean())
     greatest = float(np.quantile(strangeness, known_share))
     thresholds = {"least_probability": least, "greatest_ood": greatest}
-    return replace(found, **thresholds), {"coverage": coverage, "accuracy": reached}
+    return replace(found, **thresholds), {"coverage": coverage, "accuracy": reached, "pictures": pictures}
 
 
 def cross_calibrated(logits: Floats, truth: Ints, strangeness: Floats, halves: Sequence[int]) -> Floats:

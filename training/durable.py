@@ -38,6 +38,12 @@ def write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def remove(path: Path) -> None:
+    """Delete a file if it is there, for good: no crash brings it back beside what is written next."""
+    path.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
 def sweep(directory: Path) -> None:
     """Delete what a killed run left half written."""
     for part in directory.rglob(f".*{PART}"):

@@ -17,7 +17,7 @@ from serving import contract
 from training.checkpoint import WEIGHTS, build_release_model, digest, load_release, probe_images
 from training.export import WARMUP, Servable, _flush, _write_warmup
 from training.quantize import activation_ranges, load_ranges, quantize, save_ranges
-from training.records import TRAIN, load_records
+from training.records import TRAIN
 
 FOLDER: Final = f"{contract.MODEL_NAME}-int8"  # beside the SavedModels: a server reads one folder or the other
 IR: Final = "model.xml"  # with model.bin: the names that OpenVINO Model Server expects in a version directory
@@ -60,15 +60,15 @@ def write_ranges(release_dir: Path, prepared: Path, *, pictures: int, batch: int
     """Measure a release's ranges on that many training pictures, drawn by a fixed seed, and return the file.
 
     Raises:
-        ValueError: There are fewer training pictures.
+        ValueError: There are fewer training pictures, or `prepare` has not run to its end.
     """
-    from training.prepare import PIXELS, RECORDS  # needs the training environment, as an export does not
+    from training.prepare import load_prepared  # needs the training environment, as an export does not
 
-    training = [row for row, record in enumerate(load_records(prepared / RECORDS)) if record.part == TRAIN]
+    records, pixels, _ = load_prepared(prepared)
+    training = [row for row, record in enumerate(records) if record.part == TRAIN]
     if len(training) < pictures:
         raise ValueError(f"{prepared} has {len(training)} training pictures, expected at least {pictures}")
     rows = np.sort(np.random.default_rng(0).choice(training, pictures, replace=False))
-    pixels = np.load(prepared / PIXELS, mmap_mode="r")
     batches = (np.ascontiguousarray(pixels[rows[start : start + batch]]) for start in range(0, pictures, batch))
     return save_ranges(activation_ranges(float_graph(release_servable(release_dir)), batches), pictures, release_dir)
 

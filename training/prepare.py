@@ -2,11 +2,11 @@
 
 PREPARED/records.csv    every usable picture, what is known of it, and its part
 PREPARED/pixels.npy     uint8 [N, 224, 224, 3], in the order of records.csv
-PREPARED/split.json     digest, counts, unreadable files, leak report
+PREPARED/split.json     digest, counts, unreadable files, leak report, and of a collected folder the rules from culture
+                        strings to labels, for the data card; the last to be written and the first to go
 """
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from serving.contract import IMAGE_SIZE
 from serving.images import ImageError, load
+from training import durable
 from training.config import TrainConfig
-from training.records import Record, load_records, read_records, write_records
+from training.records import RULES, Record, load_records, read_records, write_records
 from training.splits import clusters, digest, leak_report, near_duplicates, perceptual_hashes, split
 
 RECORDS: Final = "records.csv"
@@ -36,7 +37,8 @@ def prepare(config: TrainConfig) -> dict[str, Any]:
     missing = set(config.labels) - {record.culture for record in found}
     if missing:
         raise ValueError(f"{config.data} has no pictures of {', '.join(sorted(missing))}")
-    scratch = config.prepared / f".{PIXELS}"
+    durable.sweep(config.prepared)
+    scratch = config.prepared / f".all_{PIXELS}{durable.PART}"
     pixels = np.lib.format.open_memmap(scratch, "w+", np.uint8, (len(found), IMAGE_SIZE, IMAGE_SIZE, 3))
     records: list[Record] = []
     hashes: list[tuple[int, int]] = []
@@ -54,8 +56,6 @@ def prepare(config: TrainConfig) -> dict[str, Any]:
     numbers = clusters(len(records), near_duplicates(hashes))
     numbered = [replace(record, cluster=number) for record, number in zip(records, numbers, strict=True)]
     parted = split(numbered, config.labels, seed=config.split_seed, shares=config.shares)
-    _keep(pixels, len(records), scratch, config.prepared / PIXELS)
-    write_records(config.prepared / RECORDS, parted)
     report = {
         "digest": digest(parted),
         "parts": _counts(parted),
@@ -63,16 +63,29 @@ def prepare(config: TrainConfig) -> dict[str, Any]:
         "unreadable": unreadable,
         "leaks": leak_report(parted, config.labels),
     }
-    (config.prepared / SPLIT).write_text(json.dumps(report, indent=1) + "\n")
+    if (config.data / RULES).exists():
+        report["rules"] = (config.data / RULES).read_text(encoding="utf-8")
+    durable.remove(config.prepared / SPLIT)  # rows of one run and labels of another are nothing prepared
+    _keep(pixels, len(records), scratch, config.prepared / PIXELS)
+    write_records(config.prepared / RECORDS, parted)
+    durable.write(config.prepared / SPLIT, json.dumps(report, indent=1).encode() + b"\n")
     return report
 
 
 def load_prepared(prepared: Path) -> tuple[list[Record], NDArray[np.uint8], dict[str, Any]]:
-    """Records, pixels (mapped, not read) and split.json. Raises ValueError when `prepare` has not run."""
+    """Records, pixels (mapped, not read) and split.json. Raises ValueError when `prepare` has not run to its end."""
     if not (prepared / SPLIT).exists():
         raise ValueError(f"{prepared} is not prepared: run `python -m training prepare` first")
-    pixels: NDArray[np.uint8] = np.load(prepared / PIXELS, mmap_mode="r")
-    return load_records(prepared / RECORDS), pixels, json.loads((prepared / SPLIT).read_text())
+    try:
+        report: dict[str, Any] = json.loads((prepared / SPLIT).read_text())
+        records = load_records(prepared / RECORDS)
+        pixels: NDArray[np.uint8] = np.load(prepared / PIXELS, mmap_mode="r")
+        whole = len(pixels) == len(records) and digest(records) == report["digest"]
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:  # a file that is missing, or was cut off
+        raise ValueError(f"{prepared} is damaged ({error}): run `python -m training prepare` again") from error
+    if not whole:
+        raise ValueError(f"{prepared} holds files that do not belong together: run `python -m training prepare` again")
+    return records, pixels, report
 
 
 def _decode(data: Path, record: Record) -> tuple[Record, NDArray[np.uint8]] | str:
@@ -89,13 +102,15 @@ def _decode(data: Path, record: Record) -> tuple[Record, NDArray[np.uint8]] | st
     return replace(record, grey=grey, width=picture.width, height=picture.height, bytes=len(content)), pixels
 
 
-def _keep(pixels: NDArray[np.uint8], count: int, scratch: Path, path: Path) -> None:
+def _keep(pixels: "np.memmap[Any, Any]", count: int, scratch: Path, path: Path) -> None:
     """Bring the pixels to their name; written again without the empty rows that unreadable files left."""
     if count < len(pixels):
-        np.save(scratch.with_suffix(".whole.npy"), pixels[:count])
+        with durable.writing(path) as file:
+            np.save(file, pixels[:count])
         scratch.unlink()
-        scratch = scratch.with_suffix(".whole.npy")
-    os.replace(scratch, path)
+    else:
+        pixels.flush()
+        scratch.replace(path)
 
 
 def _counts(records: list[Record]) -> dict[str, dict[str, int]]:

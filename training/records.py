@@ -1,14 +1,19 @@
 """The pictures of a data folder and what is known about each: the rows that everything else in training is about."""
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from training import durable
+
 PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".gif")
 METADATA: Final = "metadata.csv"
+RULES: Final = "rules.txt"  # beside it in a collected folder: how the museum's culture strings became labels
+VOLUME: Final = r"vol(?:ume)?|tome|tomo|band|bd|teil|part|series|jahrgang"  # what stands before a volume's number
 
 TRAIN: Final = "train"
 RANDOM: Final = "random"  # validation pictures of artists and sources that training knows
@@ -40,12 +45,17 @@ class Record:
 
     @property
     def group(self) -> str:
-        """What must not be split: the artist, else the museum's object, else the source, as a book is one look."""
+        """What must not be split: the artist, else the museum's object, else the book, as that is one look."""
         if self.artist:
             return f"artist {self.artist}"
         if self.accession:
             return self.work
-        return f"source {self.source}" if self.source else self.work
+        return f"source {self.book}" if self.source else self.work
+
+    @property
+    def book(self) -> str:
+        """The source, one for all volumes of a book."""
+        return book_of(self.source)
 
     @property
     def work(self) -> str:
@@ -59,9 +69,19 @@ class Record:
 
 
 def accession_group(number: str) -> str:
-    """The museum's number without the part that tells pieces of one object or set apart: 1975.1.23a, b -> 1975.1.23."""
-    number = re.sub(r"[–-].*$", "", number.strip())  # "29.100.1-5": a set; its first number stands for it
+    """The museum's number without what tells pieces of one object or set apart: 1975.1.23a, b and 1975.1.23(2)."""
+    number = re.sub(r"(?<=\w)\s*\(.*$", "", number.strip())
+    number = re.sub(r"[–-].*$", "", number)  # "29.100.1-5": a set; its first number stands for it
     return re.sub(r"(?<=\d)[a-z](?:\s*,\s*[a-z])*$", "", number.split(",")[0].strip())
+
+
+def book_of(source: str) -> str:
+    """What the volumes of one book have in common: "Lace, Vol. I: Early Lace_12" and "lace-vol-2_13" -> "lace".
+
+    What follows a volume's number is the volume's own title; an id at the end is the repository's own.
+    """
+    name = re.sub(r"_+\d+$", "", source.strip().lower())
+    return re.sub(rf"(?<=[^\W_])[\W_]+(?:{VOLUME})(?:[\W_]*\d+|[\W_]+[ivxl]+)(?![^\W_]).*$", "", name).strip("-_ ")
 
 
 def read_records(data: Path) -> list[Record]:
@@ -73,11 +93,12 @@ def read_records(data: Path) -> list[Record]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """All columns, as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Record)])
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in records)
+    """All columns, as CSV; the whole file or none."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(Record)])
+    writer.writeheader()
+    writer.writerows(asdict(record) for record in records)
+    durable.write(path, text.getvalue().encode())
 
 
 def load_records(path: Path) -> list[Record]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.records import ARTIST, RANDOM, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record, accession_group
+from training.records import ARTIST, RANDOM, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record, accession_group, book_of
 from training.splits import clusters, digest, leak_report, near_duplicates, perceptual_hashes, split
 
 SHARES = {"random": 0.1, "artist": 0.15, "source": 0.15}
@@ -103,10 +103,62 @@ def test_clusters_follow_chains() -> None:
 
 @pytest.mark.parametrize(
     ("number", "group"),
-    [("1975.1.23a", "1975.1.23"), ("1975.1.23a, b", "1975.1.23"), ("29.100.1–5", "29.100.1"), ("JP1847", "JP1847")],
+    [
+        ("1975.1.23a", "1975.1.23"),
+        ("1975.1.23a, b", "1975.1.23"),
+        ("29.100.1–5", "29.100.1"),
+        ("JP1847", "JP1847"),
+        ("62.602.169(1)", "62.602.169"),
+        ("62.602.169(2)", "62.602.169"),
+        ("1970.301.1(a,b)", "1970.301.1"),
+        ("1970.301.1 (a–c)", "1970.301.1"),
+        ("1970.301.1a(1)", "1970.301.1"),
+        ("(loan)", "(loan)"),
+    ],
 )
 def test_accession_group_is_the_object(number: str, group: str) -> None:
     assert accession_group(number) == group
+
+
+@pytest.mark.parametrize(
+    ("source", "book"),
+    [
+        ("gutenberg/A-History-of-Spoons-Volume-1--of-4-Revised-edition__1001", "gutenberg/a-history-of-spoons"),
+        ("gutenberg/A-history-of-spoons-volume-2-of-4_1002", "gutenberg/a-history-of-spoons"),
+        ("gutenberg/Old-Lace-Vol-I-Early-Patterns_2001", "gutenberg/old-lace"),
+        ("gutenberg/Old-lace-vol-II-An-account-of-its-makers__2002", "gutenberg/old-lace"),
+        ("gutenberg/Les-cuilleres-tome-1-of-2_3001", "gutenberg/les-cuilleres"),
+        ("Old Lace, Vol. IV: Late Patterns", "old lace"),
+        ("Old Lace, vol.3", "old lace"),
+        ("Spitzen (Band 2)", "spitzen"),
+        ("Spoons-in-Colour-Series_4001", "spoons-in-colour-series"),
+        ("gutenberg/Volumes-of-Lace_5001", "gutenberg/volumes-of-lace"),
+        ("gutenberg/Lace-1817-1904-_6001", "gutenberg/lace-1817-1904"),
+        ("owner/lace-book-2", "owner/lace-book-2"),
+        ("", ""),
+    ],
+)
+def test_volumes_are_one_book(source: str, book: str) -> None:
+    assert book_of(source) == book
+
+
+def test_volumes_of_one_book_never_stand_on_both_sides(records: list[Record]) -> None:
+    volumes = [
+        replace(r, source=f"{r.culture} book {i % 10 // 2}, vol. {i % 2 + 1}_{i % 10}") if not r.artist else r
+        for i, r in enumerate(records)
+    ]
+    parted = split(volumes, ("A", "B"), seed=1, shares=SHARES)
+    held = {r.book for r in parted if r.part == SOURCE}
+    assert held
+    assert not held & {r.book for r in parted if r.part == TRAIN}
+    assert len({r.source for r in parted if r.part == SOURCE}) == 2 * len(held)
+    assert len({r.group for r in volumes if not r.artist}) == 10
+
+
+def test_leak_report_counts_the_pictures_of_known_books(records: list[Record]) -> None:
+    pytest.importorskip("sklearn")
+    report = leak_report(split(records, ("A", "B"), seed=1, shares=SHARES), ("A", "B"))
+    assert (report["artist"]["known_source"], report["source"]["known_source"]) == (1.0, 0.0)
 
 
 def test_leak_report_sees_that_geometry_gives_a_class_away(records: list[Record]) -> None:
