@@ -60,7 +60,7 @@ def measure(
 ) -> list[Kind]:
     """Every kind there is, at most `pictures` of each part of the validation pictures, and all of `photos`."""
     from training.records import ARTIST, OTHER, RANDOM, SOURCE
-    from training.strangers import no_artworks
+    from training.strangers import drawn
 
     rng = np.random.default_rng(0)
     labels, kinds = model.release.labels, []
@@ -71,7 +71,7 @@ def measure(
         if len(rows):
             truth = None if part == OTHER else [records[int(i)].culture for i in rows]
             kinds.append(kind_of(name, model.ask(np.asarray(pixels[rows])), labels, truth))
-    answers = model.ask(no_artworks(DRAWN)[:DRAWN])
+    answers = model.ask(drawn(DRAWN))
     for turn, name in enumerate(_DRAWN_KINDS):
         kinds.append(
             kind_of(name, {key: value[turn :: len(_DRAWN_KINDS)] for key, value in answers.items()}, labels, None)

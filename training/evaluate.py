@@ -18,15 +18,15 @@ from tqdm import tqdm
 from serving import contract
 from training import baselines, plots, servables
 from training.calibrate import cross_calibrated, energy
-from training.checkpoint import build_release_model, load_release
+from training.checkpoint import WEIGHTS, build_release_model, digest, load_release
 from training.config import TrainConfig, from_values
-from training.fit import CHECKPOINT, RUN, Answers, load_answers
+from training.fit import CHECKPOINT, RUN, Answers, load_answers, recipe_of
 from training.layers import LOGITS
 from training.metrics import Floats, paired_difference, per_class, reliability, summary
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, RANDOM, SOURCE, TRAIN, Record
 from training.report import write_report
-from training.strangers import auroc, no_artworks
+from training.strangers import auroc, drawn, photographs
 
 EVALUATION: Final = "evaluation.json"
 # Slices of the validation pictures that are reported, in this order.
@@ -67,15 +67,18 @@ def evaluate(
         found = ask_saved_model(model, pixels, answers.rows, config.labels)
     report = {
         "run": str(run.name),
+        "split": facts["split"],
+        "checkpoint": digest(run / CHECKPOINT / WEIGHTS),  # whose numbers these are, for `release`
         "answers": "the SavedModel's probabilities" if model else "the run's logits, calibrated by the other half",
         "model": measure(found, truth, chosen, config),
         "comparisons": {
             name: compare(found, load_rival(other, facts, answers.rows), truth, chosen)
             for name, other in against.items()
         },
+        "rivals": {name: recipe_of(other) for name, other in against.items()},
         "baselines": _baselines(config, records, pixels, answers.rows, truth, chosen) if floor else {},
         "strangers": _strangers(config, records, pixels, answers.rows),
-        "per_class": per_class(found, truth, config.labels),
+        "per_class": per_class(found, truth, config.labels, [record.group for record in chosen]),
         "reliability": reliability(found, truth),
         "stages": facts["stages"],
         "leaks": facts["leaks"],
@@ -117,8 +120,7 @@ def compare(
     for name in SLICES:
         (new, right), (old, _) = _part(found, truth, chosen, name), _part(other, truth, chosen, name)
         if len(right):
-            groups = [record.group for record in chosen if SLICES[name](record)]
-            differences[name] = paired_difference(new, old, right, groups)
+            differences[name] = paired_difference(new, old, right, _groups(chosen, name))
     return differences
 
 
@@ -131,7 +133,9 @@ def measure(found: Floats, truth: NDArray[np.int64], chosen: Sequence[Record], c
     """`training.metrics.summary` of every slice that holds a picture."""
     parts = {name: _part(found, truth, chosen, name) for name in SLICES}
     return {
-        name: summary(*part, target_accuracy=config.target_accuracy) for name, part in parts.items() if len(part[1])
+        name: summary(*part, _groups(chosen, name), target_accuracy=config.target_accuracy)
+        for name, part in parts.items()
+        if len(part[1])
     }
 
 
@@ -157,6 +161,10 @@ def _part(
     return found[mask], truth[mask]
 
 
+def _groups(chosen: Sequence[Record], name: str) -> list[str]:
+    return [record.group for record in chosen if SLICES[name](record)]
+
+
 def _strangers(
     config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.uint8], rows: NDArray[np.int64]
 ) -> dict[str, dict[str, Any]]:
@@ -178,7 +186,9 @@ def _strangers(
         return {"distance": distance, "energy": energy(logits)}
 
     known = scores(draw(rows))
-    kinds = {"no artworks": no_artworks(config.strangers // 4)}
+    kinds = {"drawn, no artworks": drawn(config.strangers // 4)}
+    if photos := photographs():
+        kinds["photographs"] = np.stack(photos)
     others = np.flatnonzero([record.part == OTHER for record in records])
     if len(others):
         kinds["other cultures"] = draw(others)

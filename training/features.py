@@ -5,8 +5,9 @@ PREPARED/features/<key>/features_<v>.npy       float32 [L, F]: what the head rea
 PREPARED/features/<key>/given_<cut>_<v>.npy    float16 [L, h, w, K]: what block <cut> is given
 
 View <v> is 0, the picture as it is, or the number of an augmented one and a digest of the augmentation. L counts the
-labelled pictures, which come first among the records. <key> names the network and the pictures: other ones get another
-folder. A view appears whole or not at all, so a killed run loses one view at most.
+labelled pictures, which come first among the records. <key> names the network, the pictures and those of them that the
+directions are looked for in: other ones get another folder. A view appears whole or not at all, so a killed run loses
+one view at most.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from training.augment import augment
 from training.config import TrainConfig, to_values
 from training.model import build_model, last_convolution, load_weights, weights_of
 from training.parts import build_extractor
-from training.records import OTHER, Record
+from training.records import OTHER, TRAIN, VALIDATION, Record
 from training.texture import MAP_SIZE
 
 DIRECTION_PICTURES: Final = 1500  # looked at for the strongest directions
@@ -55,7 +56,7 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
     folder = config.prepared / "features" / _key(config, records)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
-    directions = _directions(config, model, pixels, folder / "directions.npz")
+    directions = _directions(config, model, pixels, trained_on(config, records), folder / "directions.npz")
     set_directions(model, directions)
     labelled = sum(record.part != OTHER for record in records)
 
@@ -75,6 +76,12 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
         return [np.load(folder / f"{kind}_{name}.npy", mmap_mode="r") for name in names]
 
     return Features(directions, opened("features"), [] if config.fresh else opened(f"given_{config.cut}"))
+
+
+def trained_on(config: TrainConfig, records: Sequence[Record]) -> NDArray[np.int64]:
+    """Rows of the pictures that training may look at: its own part; all labelled ones, if another run is measured."""
+    parts = (TRAIN, *VALIDATION) if config.measured_by else (TRAIN,)
+    return np.flatnonzero([record.part in parts for record in records])
 
 
 def view_maker(
@@ -157,16 +164,19 @@ def _write_view(
 
 
 def _directions(
-    config: TrainConfig, model: keras.Model, pixels: NDArray[np.uint8], path: Path
+    config: TrainConfig, model: keras.Model, pixels: NDArray[np.uint8], train: NDArray[np.int64], path: Path
 ) -> dict[int, NDArray[np.float32]]:
-    """Per block [K, rank]: principal directions of the pooled block over positions, scaled to unit variance."""
+    """Per block [K, rank]: principal directions of the pooled block over positions, scaled to unit variance.
+
+    They are those of the pictures `train`: what is measured on validation pictures must not have seen them.
+    """
     blocks = [block for block in config.shape.blocks if config.shape.rank(block)]
     if blocks and not path.exists():
         taps, preprocessing = model.get_layer("backbone"), model.get_layer("preprocessing")
         inner = keras.Model(taps.input, [taps.get_layer(last_convolution(block)).output for block in blocks])
         rng = np.random.default_rng(0)
         seen: dict[int, list[NDArray[np.float32]]] = {block: [] for block in blocks}
-        chosen = np.sort(rng.permutation(len(pixels))[:DIRECTION_PICTURES])
+        chosen = np.sort(rng.permutation(train)[:DIRECTION_PICTURES])
         for first, pictures in tqdm(batches(lambda i: pixels[chosen[i]], len(chosen), config.batch), "directions"):
             outputs = inner.predict_on_batch(preprocessing(pictures.astype(np.float32)))
             for block, output in zip(blocks, outputs if len(blocks) > 1 else [outputs], strict=True):
@@ -195,7 +205,8 @@ def _principal(values: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
 def _key(config: TrainConfig, records: Sequence[Record]) -> str:
     values = to_values(config)
     parts = ("data", "base_weights", "blocks", "ranks", "precision")
-    return _digest([[values[name] for name in parts], [(record.file, record.bytes) for record in records]])
+    known = [records[i].file for i in trained_on(config, records)]
+    return _digest([[values[name] for name in parts], [(record.file, record.bytes) for record in records], known])
 
 
 def _name(config: TrainConfig, view: int) -> str:

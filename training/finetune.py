@@ -35,10 +35,12 @@ from training.model import ask_head, load_weights, weights_of
 PROGRESS: Final = "progress.npz"
 TUNED: Final = "tuned.npz"
 # Settings that a seed's fine-tuning does not depend on: changing them does not make what it has done worthless.
+# `start` is where the first weights are; what counts is what they are.
 UNRELATED: Final = {
     "data",
     "prepared",
     "run",
+    "start",
     "measured_by",
     "seeds",
     "prior",
@@ -79,11 +81,11 @@ def finetune(
     With `epochs` exactly so many of the config's are run, whatever the validation pictures say. Raises ValueError when
     the run's folder holds the work of other settings.
     """
-    folder, key = config.run / f"seed_{seed}", _key(config, examples, epochs)
+    folder, before = config.run / f"seed_{seed}", weights_of(model)
+    key = _key(config, examples, epochs, before if config.start else {})
     if (folder / TUNED).exists():
         return _load_tuned(folder / TUNED, key)
     keras.utils.set_random_seed(seed)
-    before = weights_of(model)
     trainee = examples.views.trainee(model, config.dropout)
     steps = math.ceil(len(examples.train) / config.batch)  # an epoch draws as many pictures as there are
     _compile(config, trainee, steps)
@@ -187,12 +189,17 @@ def _assign(variables: list[Any], values: list[NDArray[Any]]) -> None:
         variable.assign(value)
 
 
-def _key(config: TrainConfig, examples: Examples, epochs: int | None) -> str:
-    """What tells this fine-tuning from one with other settings or other pictures."""
+def _key(config: TrainConfig, examples: Examples, epochs: int | None, start: dict[str, NDArray[Any]]) -> str:
+    """What tells this fine-tuning from one with other settings, other pictures, or other weights of `config.start`.
+
+    A head that was solved here is left out: processors differ in its last digits, and settings and pictures say it all.
+    """
     values = {name: value for name, value in to_values(config).items() if name not in UNRELATED}
     found = hashlib.sha256(json.dumps([values, epochs]).encode())
     for rows in (examples.train, examples.validation, examples.truth):
         found.update(rows.tobytes())
+    for name in sorted(start):
+        found.update(name.encode() + start[name].tobytes())
     return found.hexdigest()
 
 
@@ -228,4 +235,6 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
 
 def _check_key(path: Path, wanted: str, found: str) -> None:
     if wanted != found:
-        raise ValueError(f"{path} was made with other settings or pictures: choose another --run, or delete it")
+        raise ValueError(
+            f"{path} was made with other settings, pictures or first weights: choose another --run, or delete it"
+        )

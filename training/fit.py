@@ -1,6 +1,6 @@
 """The run: head on cached features, then upper blocks, then what the validation pictures say about the answers.
 
-RUN/run.json            config, split, environment, seconds: written when the run is done
+RUN/run.json            config, recipe, split, environment, seconds: written when the run is done
 RUN/checkpoint/         model.safetensors and release.json, as `release` will publish them
 RUN/validation.npz      logits, ood_score, truth and record number of every validation picture
 RUN/seed_<n>/           a fine-tuning: its epochs, for TensorBoard too, and what a killed run goes on from
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from serving.contract import OOD_SCORE
-from training.calibrate import calibrate, temperature_of
+from training.calibrate import ALL, calibrate, temperature_of
 from training.checkpoint import Release, load_release, save_release
-from training.config import PLACES, TrainConfig, to_values
+from training.config import PLACES, TrainConfig, from_values, to_values
 from training.data import CachedViews, Examples, FreshViews
-from training.features import Features, extract, set_directions
+from training.features import Features, extract, set_directions, trained_on
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
 from training.layers import LOGITS
 from training.metrics import log_softmax, summary
 from training.model import ask_head, build_model, load_weights, weights_of
 from training.prepare import load_prepared
-from training.records import ARTIST, OTHER, SOURCE, TRAIN, VALIDATION, Record
+from training.records import ARTIST, OTHER, SOURCE, VALIDATION, Record
 from training.shape import CHANNELS
 
 CHECKPOINT: Final = "checkpoint"
@@ -60,8 +60,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     features = Features({}, [], []) if config.start else extract(config, records, pixels)
     truth = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
     validation = np.flatnonzero([record.part in VALIDATION for record in records])
-    parts = (TRAIN, *VALIDATION) if config.measured_by else (TRAIN,)
-    train = np.flatnonzero([record.part in parts for record in records])
+    train = trained_on(config, records)
     chances = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
     views = FreshViews(config, records, pixels) if config.fresh else CachedViews(config, features)
     examples = Examples(views, features.features, train, validation, truth, chances, len(config.labels))
@@ -78,7 +77,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         _repeat(config, model, examples, config.measured_by)
         prior = _facts(config.measured_by)["prior"]
     else:
-        stages, logits = _train(config, model, examples)
+        stages, logits = _train(config, model, examples, [records[i].group for i in validation])
         prior = _prior(config, logits, examples)
     weights = weights_of(model)
     load_weights(model, weights | {"head/bias": weights["head/bias"] + np.array(prior, np.float32)})
@@ -90,6 +89,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         answers = Answers(validation, found[LOGITS], found[OOD_SCORE], truth[validation])
     report = {
         "config": to_values(config),
+        "recipe": _recipe(config, stages),
         "split": split["digest"],
         "parts": split["parts"],
         "leaks": split["leaks"],
@@ -104,9 +104,12 @@ def fit(config: TrainConfig) -> dict[str, Any]:
 
 
 def _train(
-    config: TrainConfig, model: keras.Model, examples: Examples
+    config: TrainConfig, model: keras.Model, examples: Examples, groups: Sequence[str]
 ) -> tuple[dict[str, dict[str, Any]], NDArray[np.float32]]:
-    """Every stage's validation numbers, and the validation logits of the best, whose weights `model` has in the end."""
+    """Every stage's validation numbers, and the validation logits of the best, whose weights `model` has in the end.
+
+    `groups` are those of the validation pictures.
+    """
     rows, truth = examples.validation, examples.truth[examples.validation]
     first = START if config.start else HEAD
     now = examples.views.reader(model)(rows) if config.start else examples.features[0][rows]
@@ -120,7 +123,7 @@ def _train(
         features = _features_now(model, examples)
         _solve_head(config, model, features, examples)
         found[HEAD_AGAIN] = (weights_of(model), ask_head(model, features[0][rows])[LOGITS])
-    stages = {name: _measure(logits, truth) for name, (_, logits) in found.items()}
+    stages = {name: _measure(logits, truth, groups) for name, (_, logits) in found.items()}
     best = best_stage(stages)
     load_weights(model, found[best][0])
     return stages, found[best][1]
@@ -132,6 +135,9 @@ def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Pa
     changed = {n: v for n, v in to_values(config).items() if n not in PLACES and facts["config"].get(n) != v}
     if changed:
         raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}")
+    before = recipe_of(config.start) if config.start else []
+    if _settings(before) != _settings(recipe_of(run)[:-1]):
+        raise ValueError(f"{config.start or 'ImageNet'} was not made as what {run} starts from")
     best = best_stage(facts["stages"])
     if best not in (START, HEAD):
         seed = config.seeds[0] if best == HEAD_AGAIN else int(best.removeprefix(SEED))
@@ -144,6 +150,26 @@ def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Pa
 def best_stage(stages: dict[str, dict[str, Any]]) -> str:
     """The stage whose weights a run keeps: the one with the least validation NLL."""
     return min(stages, key=lambda name: float(stages[name]["nll"]))
+
+
+def _recipe(config: TrainConfig, stages: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """How the network came about: the config of each run from the first on, and the stage whose weights it kept."""
+    if config.measured_by:
+        stages = _facts(config.measured_by)["stages"]
+    before = recipe_of(config.start) if config.start else []
+    return [*before, {"config": to_values(config), "stage": best_stage(stages)}]
+
+
+def recipe_of(run: Path) -> list[dict[str, Any]]:
+    """The recipe of a finished run; put together from the runs that it names where it was not written down yet."""
+    facts = _facts(run)
+    found: list[dict[str, Any]] = facts.get("recipe") or _recipe(from_values(facts["config"]), facts["stages"])
+    return found
+
+
+def _settings(recipe: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
+    """What two recipes must have in common to be one."""
+    return [({n: v for n, v in each["config"].items() if n not in PLACES}, each["stage"]) for each in recipe]
 
 
 def _prior(config: TrainConfig, logits: NDArray[np.float32], examples: Examples) -> list[float]:
@@ -220,9 +246,9 @@ def _solve_head(
     load_weights(model, weights_of(model) | {f"head/{name}": value for name, value in head.items()})
 
 
-def _measure(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, Any]:
+def _measure(logits: NDArray[np.float32], truth: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Any]:
     temperature = temperature_of(logits, truth)
-    return {"temperature": temperature, **summary(np.exp(log_softmax(logits / temperature)), truth)}
+    return {"temperature": temperature, **summary(np.exp(log_softmax(logits / temperature)), truth, groups)}
 
 
 def _write(
@@ -245,6 +271,8 @@ def _write(
             target_accuracy=config.target_accuracy,
             known_share=config.known_share,
         )
+        if reached["pictures"] == ALL:
+            print("no artist and no source is held out: the abstention threshold promises more than strangers will get")
     facts = {"abstention": {"target": config.target_accuracy, **reached}}
     release = Release(0, config.labels, config.shape, calibration, weights_of(model), facts)
     save_release(release, config.run / CHECKPOINT)

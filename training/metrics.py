@@ -11,7 +11,10 @@ Ints = NDArray[np.integer[Any]]
 
 Z95: Final = 1.959964  # two-sided 95 % of the normal distribution
 BINS: Final = 15  # of the reliability diagram (Guo et al. 2017)
-DRAWS: Final = 10_000  # of the bootstrap
+DRAWS: Final = 10_000  # of the bootstrap of a difference
+FEWER_DRAWS: Final = 2_000  # of that of a row of a table, of which a report has dozens
+# What an interval takes as independent: whole groups, or pictures, where no groups are known or there is only one.
+GROUPS, PICTURES = "groups", "pictures"
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -98,33 +101,64 @@ def confusion(probabilities: Floats, truth: Ints) -> NDArray[np.int64]:
     return counts
 
 
-def summary(probabilities: Floats, truth: Ints, *, target_accuracy: float = 0.9) -> dict[str, Any]:
-    """Everything that a report says about one set of answers."""
+def summary(
+    probabilities: Floats, truth: Ints, groups: Sequence[str] | None = None, *, target_accuracy: float = 0.9
+) -> dict[str, Any]:
+    """Everything that a report says about one set of answers. `groups` names each picture's artist, object or book."""
     counts = confusion(probabilities, truth)
     right, of_class, answered = counts.diagonal(), counts.sum(1), counts.sum(0)
     present = of_class > 0
     recall = right / np.maximum(of_class, 1)
     f1 = 2 * right / np.maximum(of_class + answered, 1)
     second = np.sort(probabilities, axis=1)[:, -2]
+    accuracy, loss, intervals = _intervals(probabilities.argmax(1) == truth, losses(probabilities, truth), groups)
     return {
         "count": len(truth),
         "accuracy": float(right.sum() / max(1, len(truth))),
-        "accuracy_interval": wilson(int(right.sum()), len(truth)),
+        "accuracy_interval": accuracy,
         "balanced_accuracy": float(recall[present].mean()),
         "macro_f1": float(f1[present].mean()),
         "top2": float((probabilities[np.arange(len(truth)), truth] >= second).mean()),
         "nll": nll(probabilities, truth),
-        "nll_interval": _nll_interval(probabilities, truth),
+        "nll_interval": loss,
         "brier": brier(probabilities, truth),
         "ece": calibration_error(probabilities, truth),
         "coverage": coverage_at(probabilities, truth, target_accuracy)[0],
+        **intervals,
     }
 
 
-def _nll_interval(probabilities: Floats, truth: Ints) -> tuple[float, float]:
-    found = losses(probabilities, truth)
-    half = Z95 * found.std() / np.sqrt(max(1, len(found)))
-    return max(0.0, float(found.mean() - half)), float(found.mean() + half)
+def _intervals(
+    right: NDArray[np.bool_], loss: Floats, groups: Sequence[str] | None
+) -> tuple[tuple[float, float], tuple[float, float], dict[str, Any]]:
+    """95 % intervals of the means of `right` and `loss` [N], and what they take as independent.
+
+    Wilson's and the normal one where pictures are independent. Pictures of one artist or book are not: with `groups`
+    the intervals are those of a bootstrap that draws whole groups, and never narrower than the others, as a few groups
+    that happen to agree would make them.
+    """
+    count, middle = len(right), float(loss.mean()) if len(loss) else 0.0
+    half = float(Z95 * loss.std() / np.sqrt(count)) if count else 0.0
+    accuracy, nats = wilson(int(right.sum()), count), (max(0.0, middle - half), middle + half)
+    named = len(set(groups)) if groups is not None else 0
+    if named < 2:
+        return accuracy, nats, {"intervals": PICTURES}
+    low, high = _bootstrap(np.stack([right, loss], axis=1), groups or (), FEWER_DRAWS)
+    wider = [
+        (min(single[0], float(low[i])), max(single[1], float(high[i]))) for i, single in enumerate((accuracy, nats))
+    ]
+    return wider[0], wider[1], {"intervals": GROUPS, "groups": named}
+
+
+def _bootstrap(values: Floats, groups: Sequence[str], draws: int) -> NDArray[np.float64]:
+    """95 % intervals [2, K] of the columns' means, `values` [N, K], when whole groups are drawn; always the same."""
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1] + 1))
+    np.add.at(sums, group, np.column_stack([values, np.ones(len(values))]))
+    times = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
+    drawn = times @ sums  # [draws, K + 1]
+    found: NDArray[np.float64] = np.quantile(drawn[:, :-1] / drawn[:, -1:], (0.025, 0.975), axis=0)
+    return found
 
 
 def paired_difference(new: Floats, old: Floats, truth: Ints, groups: Sequence[str]) -> dict[str, Any]:
@@ -133,18 +167,13 @@ def paired_difference(new: Floats, old: Floats, truth: Ints, groups: Sequence[st
     The intervals are those of a bootstrap that draws whole groups: pictures of one artist or book are right or wrong
     together, and drawing them one by one would promise too much.
     """
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
     gains = (new.argmax(1) == truth).astype(np.float64) - (old.argmax(1) == truth)
-    numbers = np.stack([gains, losses(new, truth) - losses(old, truth), np.ones(len(truth))], axis=1)  # [N, 3]
-    sums = np.zeros((len(names), 3))
-    np.add.at(sums, group, numbers)
-    times = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
-    drawn = times @ sums  # [DRAWS, 3]
-    low, high = np.quantile(drawn[:, :2] / drawn[:, 2:], (0.025, 0.975), axis=0)
-    accuracy, loss = numbers[:, :2].mean(0)
+    numbers = np.stack([gains, losses(new, truth) - losses(old, truth)], axis=1)  # [N, 2]
+    low, high = _bootstrap(numbers, groups, DRAWS)
+    accuracy, loss = numbers.mean(0)
     return {
         "count": len(truth),
-        "groups": len(names),
+        "groups": len(set(groups)),
         "accuracy": float(accuracy),
         "accuracy_interval": (float(low[0]), float(high[0])),
         "nll": float(loss),
@@ -152,15 +181,26 @@ def paired_difference(new: Floats, old: Floats, truth: Ints, groups: Sequence[st
     }
 
 
-def per_class(probabilities: Floats, truth: Ints, labels: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Per label: pictures, recall with its interval, precision."""
-    counts = confusion(probabilities, truth)
-    return {
-        label: {
-            "count": int(counts[c].sum()),
-            "recall": float(counts[c, c] / max(1, counts[c].sum())),
-            "recall_interval": wilson(int(counts[c, c]), int(counts[c].sum())),
+def per_class(
+    probabilities: Floats, truth: Ints, labels: tuple[str, ...], groups: Sequence[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Per label: pictures, recall with its interval (see `summary`), precision."""
+    counts, right, loss = (
+        confusion(probabilities, truth),
+        probabilities.argmax(1) == truth,
+        losses(probabilities, truth),
+    )
+    rows = {}
+    for c, label in enumerate(labels):
+        mine = np.flatnonzero(truth == c).tolist()
+        recall, _, intervals = _intervals(
+            right[mine], loss[mine], None if groups is None else [groups[i] for i in mine]
+        )
+        rows[label] = {
+            "count": len(mine),
+            "recall": float(counts[c, c] / max(1, len(mine))),
+            "recall_interval": recall,
             "precision": float(counts[c, c] / max(1, counts[:, c].sum())),
+            **intervals,
         }
-        for c, label in enumerate(labels)
-    }
+    return rows

@@ -2,18 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from training.cards import data_card, model_card
-from training.checkpoint import FACTS, Release, load_release, probe_answers, save_release
+from training.checkpoint import FACTS, WEIGHTS, Release, digest, load_release, probe_answers, save_release
 from training.config import PLACES, TrainConfig, from_values
 from training.evaluate import EVALUATION
-from training.fit import CHECKPOINT, RUN
+from training.fit import CHECKPOINT, RUN, recipe_of
 from training.prepare import load_prepared
-from training.records import Record
 
 MODEL_CARD: Final = "README.md"
 DATA_CARD: Final = "DATA.md"
@@ -30,19 +28,23 @@ def release(
 ) -> Release:
     """Write `out` from a run that was evaluated. Raises Regression unless `force`, against what `before` holds.
 
-    `before` is `out` where nothing else is said: a release takes the place of the one before it.
+    `before` is `out` where nothing else is said: a release takes the place of the one before it. Raises ValueError when
+    numbers, run and prepared pictures do not belong together, whatever is forced.
     """
     facts, config = json.loads((run / RUN).read_text()), config_of(run)
-    measured = config.measured_by or run  # a model that was trained on everything is vouched for by the run before it
-    if not (measured / EVALUATION).exists():
-        raise ValueError(f"{measured} has no {EVALUATION}: run `python -m training evaluate` first")
-    evaluation = json.loads((measured / EVALUATION).read_text())
+    records, _, split = load_prepared(config.prepared)
+    if split["digest"] != facts["split"]:
+        raise ValueError(
+            f"{run} was trained on another split than {config.prepared} holds: run `python -m training prepare` with "
+            "the run's data and settings, or `fit` again"
+        )
+    # A model that was trained on everything is vouched for by the run before it.
+    evaluation = evaluation_of(config.measured_by or run, facts["split"])
     before = before or out
     current = load_release(before) if (before / FACTS).exists() else None
     if current and not force:
         refuse_regression(evaluation["model"], facts["split"], current)
     trained = load_release(run / CHECKPOINT)
-    records, _, split = load_prepared(config.prepared)
     known: dict[str, Any] = {
         **trained.facts,
         "released": datetime.now(UTC).date().isoformat(),
@@ -54,6 +56,11 @@ def release(
         "baselines": {name: parts["all"] for name, parts in evaluation["baselines"].items()},
         "stages": evaluation["stages"],
         "strangers": evaluation["strangers"],
+        "per_class": evaluation["per_class"],
+        "leaks": evaluation["leaks"],
+        "recipe": public_recipe(recipe_of(run)),
+        "rivals": {name: public_recipe(recipe) for name, recipe in evaluation["rivals"].items()},
+        "sources": dict(Counter(record.source for record in records).most_common()),
         "config": public_config(facts["config"]),
         "environment": facts["environment"],
         "answers": probe_answers(trained).round(6).tolist(),
@@ -61,9 +68,25 @@ def release(
     number = version or (current.version + 1 if current else 1)
     published = Release(number, trained.labels, trained.shape, trained.calibration, trained.weights, known)
     save_release(published, out)
-    (out / MODEL_CARD).write_text(model_card(published, evaluation))
-    (out / DATA_CARD).write_text(data_card(sources(records), split))
+    (out / MODEL_CARD).write_text(model_card(published))
+    (out / DATA_CARD).write_text(data_card(records, split))
     return published
+
+
+def evaluation_of(run: Path, split: str) -> dict[str, Any]:
+    """The numbers of a run. Raises ValueError when there are none, or they are of other weights or another split."""
+    again = f"run `python -m training evaluate --run {run}`"
+    if not (run / EVALUATION).exists():
+        raise ValueError(f"{run} has no {EVALUATION}: {again} first")
+    found: dict[str, Any] = json.loads((run / EVALUATION).read_text())
+    if json.loads((run / RUN).read_text())["split"] != split:
+        raise ValueError(
+            f"{run} was measured on another split than the run that it vouches for was trained on: `fit` it again"
+        )
+    for name, own in (("split", split), ("checkpoint", digest(run / CHECKPOINT / WEIGHTS))):
+        if found.get(name) != own:
+            raise ValueError(f"{run / EVALUATION} is about another {name} than the run has: {again} again")
+    return found
 
 
 def config_of(run: Path) -> TrainConfig:
@@ -78,7 +101,7 @@ def refuse_regression(new: dict[str, Any], split: str, current: Release) -> None
             f"release {current.version} was measured on another split, so nothing says that this run is better; "
             "--force publishes it all the same"
         )
-    for name in COMPARED:
+    for name in (each for each in COMPARED if each in new and each in current.facts["metrics"]):
         before, after = current.facts["metrics"][name], new[name]
         if after["accuracy"] < before["accuracy"] - SLACK or after["nll"] > before["nll"] + 2 * SLACK:
             raise Regression(
@@ -92,10 +115,6 @@ def public_config(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in PLACES}
 
 
-def sources(records: Sequence[Record]) -> list[tuple[str, str, Counter[str]]]:
-    """(source, licence, pictures per culture) of everything that was used, the largest first."""
-    found: dict[tuple[str, str], Counter[str]] = {}
-    for record in records:
-        licence = record.licence.split("(")[0].split(";")[0].strip()
-        found.setdefault((record.source, licence), Counter())[record.culture] += 1
-    return sorted(((*key, count) for key, count in found.items()), key=lambda row: -row[2].total())
+def public_recipe(recipe: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same of every run that a network went through."""
+    return [{**each, "config": public_config(each["config"])} for each in recipe]

@@ -1,9 +1,20 @@
 """The numbers of an evaluation as Markdown, for people and for the model card."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from training.metrics import GROUPS, PICTURES
 
 Row = dict[str, Any]
+
+# What the 95 % intervals of a table mean, by what they take as independent (a row of an older release does not say).
+KINDS: Final = {
+    GROUPS: "Intervals are 95 %, of a bootstrap that draws whole groups: artists, objects or books, as many as the "
+    "table says.",
+    PICTURES: "Intervals are 95 % and take pictures as independent: where several are of one artist or book, they are "
+    "too narrow.",
+}
 
 
 def write_report(report: dict[str, Any], labels: tuple[str, ...], path: Path) -> None:
@@ -12,6 +23,7 @@ def write_report(report: dict[str, Any], labels: tuple[str, ...], path: Path) ->
         f"# Evaluation of {report['run']}",
         "",
         f"Answers: {report['answers']}.",
+        intervals_text(report["model"].values()),
         "",
         *parts_table(report["model"]),
     ]
@@ -20,25 +32,34 @@ def write_report(report: dict[str, Any], labels: tuple[str, ...], path: Path) ->
     for name, parts in report["baselines"].items():
         lines += ["", f"## Baseline: {name}", "", *parts_table(parts)]
     lines += ["", "## Classes", "", *classes_table(report["per_class"])]
+    lines += ["", "## Strangers", "", *strangers_table(report["strangers"])]
     lines += ["", "## What gives a class away", "", *leaks_table(report["leaks"])]
     for name in ("confusion", "reliability", "coverage", "mistakes"):
         lines += ["", f"![{name}]({name}.png)"]
     path.write_text("\n".join(lines) + "\n")
 
 
+def intervals_text(rows: Iterable[Row]) -> str:
+    """What the intervals of these rows of `training.metrics.summary` mean."""
+    kinds = {row.get("intervals", PICTURES) for row in rows}
+    if kinds == {GROUPS, PICTURES}:
+        return f"{KINDS[GROUPS]} Where it says none, pictures are taken as independent, and intervals are too narrow."
+    return KINDS[GROUPS if kinds == {GROUPS} else PICTURES]
+
+
 def parts_table(parts: dict[str, Row]) -> list[str]:
-    """One line per slice of the pictures; intervals are 95 %."""
+    """One line per slice of the pictures, with 95 % intervals: see `intervals_text`."""
     lines = [
-        "| pictures | n | accuracy | balanced | macro-F1 | top 2 | NLL | Brier | ECE | answered at 90 % |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| pictures | n | groups | accuracy | balanced | macro-F1 | top 2 | NLL | Brier | ECE | answered at 90 % |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in parts.items():
         accuracy = _with_interval(row["accuracy"], row["accuracy_interval"])
         loss = _with_interval(row["nll"], row["nll_interval"])
         others = " | ".join(f"{row[key]:.3f}" for key in ("balanced_accuracy", "macro_f1", "top2"))
         lines.append(
-            f"| {name} | {row['count']} | {accuracy} | {others} | {loss} | {row['brier']:.3f} | {row['ece']:.3f} "
-            f"| {row['coverage']:.2f} |"
+            f"| {name} | {row['count']} | {row.get('groups', '-')} | {accuracy} | {others} | {loss} "
+            f"| {row['brier']:.3f} | {row['ece']:.3f} | {row['coverage']:.2f} |"
         )
     return lines
 
@@ -53,12 +74,24 @@ def differences_table(differences: dict[str, Row]) -> list[str]:
 
 
 def classes_table(classes: dict[str, Row]) -> list[str]:
-    """One line per label."""
-    lines = ["| class | pictures | recall | precision |", "|---|---|---|---|"]
+    """One line per label, with 95 % intervals: see `intervals_text`."""
+    lines = ["| class | pictures | groups | recall | precision |", "|---|---|---|---|---|"]
     for label, row in classes.items():
         low, high = row["recall_interval"]
         recall = f"{row['recall']:.2f} ({low:.2f}-{high:.2f})"
-        lines.append(f"| {label} | {row['count']} | {recall} | {row['precision']:.2f} |")
+        lines.append(f"| {label} | {row['count']} | {row.get('groups', '-')} | {recall} | {row['precision']:.2f} |")
+    return lines
+
+
+def strangers_table(strangers: dict[str, Row]) -> list[str]:
+    """One line per kind of stranger: area under the ROC curve against validation pictures, and how many are told."""
+    lines = [
+        "| strangers | pictures | AUROC of ood_score | AUROC of energy (not served) | called out of distribution |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in strangers.items():
+        scores = " | ".join(f"{row[score]:.2f}" for score in ("distance", "energy"))
+        lines.append(f"| {name} | {row['count']} | {scores} | {row['called out of distribution']:.0%} |")
     return lines
 
 

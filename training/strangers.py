@@ -1,7 +1,8 @@
-"""Pictures that the model must not claim to know: other cultures, and things that are no artworks.
+"""Pictures that the model must not claim to know: other cultures, drawn things that are no artworks, and photographs.
 
-The latter are drawn here, so that anyone can draw them again: noise, gradients, pages of text, checks, charts. Where
-scikit-image and scikit-learn are installed, the photographs that they ship are used too; a folder can hold more.
+Things are drawn here, so that anyone can draw them again: noise, gradients, pages of text, checks, charts. Photographs
+are those that scikit-image and scikit-learn ship, where they are installed; a folder can hold more. The two are never
+one kind: drawn things are easily told from artworks, and photographs are not.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy.stats import rankdata
 
 from serving.contract import IMAGE_SIZE
 from serving.images import ImageError, decode
@@ -50,11 +52,11 @@ WORDS: Final = [
 ]
 
 
-def no_artworks(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """`count` drawn pictures, every kind in turn, then photographs if there are any: uint8 [M, 224, 224, 3]."""
+def drawn(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
+    """`count` drawn pictures that are no artworks, every kind in turn: uint8 [count, 224, 224, 3]."""
     rng = np.random.default_rng(seed)
     kinds: tuple[Callable[[np.random.Generator], NDArray[np.uint8]], ...] = (_noise, _gradient, _text, _checks, _chart)
-    return np.stack([kinds[i % len(kinds)](rng) for i in range(count)] + photographs())
+    return np.stack([kinds[i % len(kinds)](rng) for i in range(count)])
 
 
 def photographs() -> list[NDArray[np.uint8]]:
@@ -91,10 +93,8 @@ def photographs_in(folder: Path) -> list[NDArray[np.uint8]]:
 
 
 def auroc(known: NDArray[np.floating[Any]], strange: NDArray[np.floating[Any]]) -> float:
-    """How often a stranger's score is higher than a known picture's: 0.5 is chance, 1 perfect."""
-    order = np.argsort(np.concatenate([known, strange]), kind="stable")
-    ranks = np.empty(len(order))
-    ranks[order] = np.arange(1, len(order) + 1)
+    """How often a stranger's score is higher than a known picture's, ties half: 0.5 is chance, 1 perfect."""
+    ranks = rankdata(np.concatenate([known, strange]))
     above = ranks[len(known) :].sum() - len(strange) * (len(strange) + 1) / 2
     return float(above / (len(known) * len(strange)))
 

@@ -171,6 +171,22 @@ def test_what_other_settings_began_is_not_gone_on_with(
     finetune(again, model, examples(CachedViews(again, features)), seed=0)
 
 
+def test_another_start_is_not_gone_on_with(
+    config: TrainConfig, model: keras.Model, features: Features, examples: Callable[[CachedViews], Examples]
+) -> None:
+    begun = replace(config, start=config.run.with_name("start"), fresh=True)
+    weights = {name: value.copy() for name, value in weights_of(model).items()}
+    with pytest.raises(Killed):
+        finetune(begun, model, examples(Killable(begun, features, after=6)), seed=0)
+    kernel = "block5_conv3/kernel"
+    load_weights(model, weights | {kernel: weights[kernel] * 1.01})  # the same folder, trained anew in the meantime
+    with pytest.raises(ValueError, match="first weights"):
+        finetune(begun, model, examples(CachedViews(begun, features)), seed=0)
+    load_weights(model, weights)
+    moved = replace(begun, start=config.run.with_name("elsewhere"))
+    finetune(moved, model, examples(CachedViews(moved, features)), seed=0)
+
+
 def test_tensorboard_has_every_epoch_once_even_after_a_kill(
     config: TrainConfig, model: keras.Model, features: Features, examples: Callable[[CachedViews], Examples]
 ) -> None:

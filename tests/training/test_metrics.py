@@ -3,9 +3,20 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from training.calibrate import calibrate, cross_calibrated, probabilities, temperature_of, temperatures_of
+from training.calibrate import ALL, HONEST, calibrate, cross_calibrated, probabilities, temperature_of, temperatures_of
 from training.head import picture_weights, solve, standardise
-from training.metrics import calibration_error, coverage_at, log_softmax, nll, paired_difference, summary, wilson
+from training.metrics import (
+    GROUPS,
+    PICTURES,
+    calibration_error,
+    coverage_at,
+    log_softmax,
+    nll,
+    paired_difference,
+    per_class,
+    summary,
+    wilson,
+)
 
 
 @pytest.fixture
@@ -64,6 +75,42 @@ def test_paired_difference_sees_that_pictures_of_a_group_go_together(
     assert np.ptp(together) == pytest.approx(2 * np.ptp(told_apart), rel=0.1)
 
 
+def test_intervals_of_a_summary_draw_whole_groups(paired: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]) -> None:
+    better, _, truth, _ = paired
+    twins = [np.repeat(values, 4, axis=0) for values in (better, truth)]
+    groups = [str(i // 4) for i in range(2400)]
+    alone, together = summary(*twins), summary(*twins, groups)
+    assert (alone["intervals"], together["intervals"], together["groups"]) == (PICTURES, GROUPS, 600)
+    assert alone["accuracy_interval"] == wilson(round(alone["accuracy"] * 2400), 2400)
+    for name in ("accuracy", "nll"):
+        assert alone[name] == together[name]
+        interval = together[f"{name}_interval"]
+        assert np.ptp(interval) == pytest.approx(2 * np.ptp(alone[f"{name}_interval"]), rel=0.1)
+        assert interval[0] < together[name] < interval[1]
+    assert summary(*twins, groups) == together  # drawn the same way every time
+    told_apart = summary(*twins, [str(i) for i in range(2400)])
+    assert np.ptp(told_apart["nll_interval"]) == pytest.approx(np.ptp(alone["nll_interval"]), rel=0.1)
+
+
+def test_groups_that_happen_to_agree_do_not_make_an_interval_narrow() -> None:
+    answers, truth = np.array([[0.8, 0.2]] * 6), np.zeros(6, int)
+    row = summary(answers, truth, ["a", "a", "b", "b", "c", "c"])
+    assert row["accuracy_interval"] == wilson(6, 6)
+    assert summary(answers, truth, ["a"] * 6)["intervals"] == PICTURES  # nothing can be drawn from one
+
+
+def test_recalls_of_classes_have_intervals_by_group_too(
+    paired: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]],
+) -> None:
+    better, _, truth, groups = paired
+    rows = per_class(better, truth, ("A", "B", "C"), groups)
+    assert {row["intervals"] for row in rows.values()} == {GROUPS}
+    assert rows["A"]["groups"] == len({groups[i] for i in np.flatnonzero(truth == 0)})
+    assert rows["A"]["recall"] == pytest.approx((better[truth == 0].argmax(1) == 0).mean())
+    assert per_class(better, truth, ("A", "B", "C"))["A"]["intervals"] == PICTURES
+    assert per_class(better, truth.clip(1), ("A", "B", "C"), groups)["A"]["recall_interval"] == (0.0, 1.0)
+
+
 def test_temperature_finds_how_much_too_sure_the_logits_are(logits: tuple[np.ndarray, np.ndarray]) -> None:
     assert temperature_of(*logits) == pytest.approx(3, rel=0.1)
 
@@ -97,6 +144,17 @@ def test_threshold_reaches_its_target(logits: tuple[np.ndarray, np.ndarray]) -> 
     sure = known.max(1) >= found.least_probability
     assert (known.argmax(1) == truth)[sure].mean() >= 0.9
     assert reached["coverage"] == pytest.approx(sure.mean())
+    assert reached["pictures"] == HONEST
+
+
+def test_threshold_is_chosen_on_all_pictures_where_none_is_honest(logits: tuple[np.ndarray, np.ndarray]) -> None:
+    answers, truth = logits
+    strangeness = np.arange(len(truth)) / len(truth)
+    wanted = {"target_accuracy": 0.9, "known_share": 0.98}
+    nobody, everyone = ([value] * len(truth) for value in (False, True))
+    found, reached = calibrate(answers, truth, strangeness, honest=nobody, **wanted)
+    assert reached["pictures"] == ALL
+    assert found == calibrate(answers, truth, strangeness, honest=everyone, **wanted)[0]
 
 
 def test_coverage_is_none_where_nothing_is_accurate_enough() -> None:

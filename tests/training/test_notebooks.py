@@ -107,6 +107,12 @@ def test_committed_notebook_has_the_outputs_of_a_whole_run(name: str) -> None:
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
 
 
+def test_performance_notebook_says_which_score_is_served() -> None:
+    cells = nbformat.read(FOLDER / "performance_model_vgg16.ipynb", as_version=4).cells
+    (text,) = [cell.source for cell in cells if cell.cell_type == "markdown" and "`energy`" in cell.source]
+    assert re.search(r"`distance`[^;]*\bood_score\b[^;]*service\s+answers with; `energy`[^;]*not served", text)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_notebook_names_no_folder_of_anybodys_machine(name: str) -> None:
     text = (FOLDER / f"{name}.ipynb").read_text()

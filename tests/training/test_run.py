@@ -6,18 +6,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from serving import contract
+from training.__main__ import main
+from training.calibrate import probabilities
 from training.checkpoint import build_release_model, load_release
 from training.config import TrainConfig, from_values, load_config, to_values
 from training.data import Examples, FreshViews
-from training.evaluate import ask_saved_model
+from training.evaluate import ask_saved_model, evaluate
 from training.export import ExportError, export_release, signature_problems, write_servable
-from training.fit import CHECKPOINT, fit, load_answers
+from training.fit import CHECKPOINT, fit, load_answers, recipe_of
 from training.layers import LOGITS
 from training.model import build_tiny_model
 from training.prepare import load_prepared
@@ -40,6 +43,8 @@ def test_fit_leaves_a_checkpoint_and_says_how_it_was_made(finished_run: TrainCon
     assert {"head", "seed 0", "head again"} == set(report["stages"])
     assert report["split"] == load_prepared(finished_run.prepared)[2]["digest"]
     assert from_values(report["config"]) == finished_run
+    best = min(report["stages"], key=lambda name: report["stages"][name]["nll"])
+    assert report["recipe"] == [{"config": report["config"], "stage": best}] == recipe_of(finished_run.run)
     assert load_release(finished_run.run / CHECKPOINT).labels == finished_run.labels
 
 
@@ -47,10 +52,13 @@ def test_evaluate_reports_every_part_and_both_baselines(finished_run: TrainConfi
     report = json.loads((finished_run.run / "evaluation.json").read_text())
     assert {"artist-disjoint", "source-disjoint", "all"} <= set(report["model"])
     assert set(report["baselines"]) == {"majority class", "original recipe"}
-    assert report["strangers"].keys() == {"no artworks", "other cultures"}
+    assert report["strangers"].keys() == {"drawn, no artworks", "photographs", "other cultures"}
+    assert {row["intervals"] for row in report["model"].values()} <= {"groups", "pictures"}
+    assert report["model"]["all"]["groups"] > 1
     plots = ("confusion", "reliability", "coverage", "mistakes")
     assert all((finished_run.run / f"{name}.png").stat().st_size > 1000 for name in plots)
-    assert "| artist-disjoint |" in (finished_run.run / "report.md").read_text()
+    text = (finished_run.run / "report.md").read_text()
+    assert all(line in text for line in ("| artist-disjoint |", "| photographs |", "draws whole groups"))
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +96,32 @@ def test_run_goes_on_from_another_and_compares_itself_with_it(halfway_run: Train
     here, before = (json.loads((run / "run.json").read_text())["stages"] for run in (halfway_run.run, fresh_run.run))
     assert here.keys() == {"start", "seed 0"}
     assert here["start"]["nll"] == pytest.approx(min(row["nll"] for row in before.values()), rel=0.02)
+
+
+def test_recipe_of_a_run_begins_with_the_run_that_it_starts_from(
+    halfway_run: TrainConfig, fresh_run: TrainConfig, tmp_path: Path
+) -> None:
+    first, second = recipe_of(halfway_run.run)
+    assert [first] == recipe_of(fresh_run.run)
+    assert from_values(second["config"]) == halfway_run
+    older = Path(shutil.copytree(halfway_run.run, tmp_path / "older"))  # of before recipes were written down
+    facts = json.loads((older / "run.json").read_text())
+    del facts["recipe"]
+    (older / "run.json").write_text(json.dumps(facts))
+    assert recipe_of(older) == [first, second]
+
+
+def test_evaluation_says_how_the_other_run_was_made(halfway_run: TrainConfig, fresh_run: TrainConfig) -> None:
+    report = evaluate(halfway_run.run, floor=False, against={"halfway's start": fresh_run.run})
+    assert report["rivals"] == {"halfway's start": recipe_of(fresh_run.run)}
+    assert report["comparisons"].keys() == report["rivals"].keys()
+
+
+def test_measured_run_is_not_repeated_from_another_start(halfway_run: TrainConfig, finished_run: TrainConfig) -> None:
+    again = replace(halfway_run, run=halfway_run.run.with_name("again"), measured_by=halfway_run.run,
+                    start=finished_run.run)  # fmt: skip
+    with pytest.raises(ValueError, match="was not made as"):
+        fit(again)
 
 
 def test_weights_that_are_kept_lie_between_the_first_and_the_tuned(
@@ -130,8 +164,11 @@ def published(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def exported(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_release(published, tmp_path_factory.mktemp("models"))
+def exported(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The measured run itself, as a SavedModel."""
+    out = tmp_path_factory.mktemp("measured")
+    release(finished_run.run, out)
+    return export_release(out, tmp_path_factory.mktemp("models"))
 
 
 def test_release_is_trained_on_everything_and_says_so(published: Path, finished_run: TrainConfig) -> None:
@@ -140,6 +177,9 @@ def test_release_is_trained_on_everything_and_says_so(published: Path, finished_
     records = load_prepared(finished_run.prepared)[0]
     labelled = [record for record in records if record.part in (TRAIN, *VALIDATION)]
     assert load_release(published).facts["trained_on"] == len(labelled)
+    recipe = load_release(published).facts["recipe"]
+    assert [each["config"]["epochs"] for each in recipe] == [finished_run.epochs]
+    assert "1. VGG16 as it was, and a linear head on its texture statistics" in card
     texts = [card, *((published / name).read_text() for name in ("DATA.md", "release.json"))]
     assert not any(str(finished_run.data) in text or str(finished_run.run) in text for text in texts)
 
@@ -156,6 +196,50 @@ def test_release_refuses_a_worse_model_unless_forced(
     assert release(finished_run.run, better, force=True).version == 2
 
 
+def refusal(run: Path, tmp_path: Path) -> str:
+    with pytest.raises(ValueError, match=r"run `python -m training|`fit` it") as refused:
+        release(run, tmp_path / "refused", force=True)
+    assert not (tmp_path / "refused").exists()
+    return str(refused.value)
+
+
+def copied(run: Path, tmp_path: Path, **changes: Any) -> Path:
+    """The run's folder again, with other facts in run.json."""
+    run = Path(shutil.copytree(run, tmp_path / "copied"))
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | changes))
+    return run
+
+
+def test_release_refuses_numbers_of_other_weights(
+    finished_run: TrainConfig, fresh_run: TrainConfig, tmp_path: Path
+) -> None:
+    run = copied(finished_run.run, tmp_path)
+    shutil.copytree(fresh_run.run / CHECKPOINT, run / CHECKPOINT, dirs_exist_ok=True)  # trained again, not measured
+    assert "another checkpoint" in refusal(run, tmp_path)
+    final = copied(finished_run.run.with_name("final"), tmp_path / "all",
+                   config=to_values(replace(finished_run, measured_by=run)))  # fmt: skip
+    assert f"{run}/evaluation.json is about another checkpoint" in refusal(final, tmp_path)
+
+
+def test_release_refuses_numbers_of_another_split(finished_run: TrainConfig, tmp_path: Path) -> None:
+    assert "another split than" in refusal(copied(finished_run.run, tmp_path, split="another"), tmp_path)
+    measured = copied(finished_run.run, tmp_path / "measured", split="another")
+    final = copied(finished_run.run.with_name("final"), tmp_path / "all",
+                   config=to_values(replace(finished_run, measured_by=measured)))  # fmt: skip
+    assert f"{measured} was measured on another split" in refusal(final, tmp_path)
+
+
+def test_release_refuses_numbers_of_before_they_named_what_they_are_of(
+    finished_run: TrainConfig, tmp_path: Path
+) -> None:
+    run = copied(finished_run.run, tmp_path)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    del evaluation["split"], evaluation["checkpoint"]
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    assert "run `python -m training evaluate" in refusal(run, tmp_path)
+
+
 def test_exported_signatures_are_the_contract(exported: Path) -> None:
     assert signature_problems(tf.saved_model.load(str(exported))) == []
 
@@ -164,8 +248,11 @@ def test_exported_model_answers_as_the_run_did(exported: Path, finished_run: Tra
     _, pixels, _ = load_prepared(finished_run.prepared)
     answers = load_answers(finished_run.run)
     found = ask_saved_model(exported, pixels, answers.rows, finished_run.labels)
-    assert found.shape == (len(answers.rows), 3)
+    calibration = load_release(finished_run.run / CHECKPOINT).calibration
+    expected = probabilities(calibration, answers.logits, answers.strangeness)
+    np.testing.assert_allclose(found, expected, atol=0.01)  # the run read maps that were cached in float16
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 0.1  # so that not any answers would do
 
 
 def test_exported_heat_maps_sum_to_the_logits(exported: Path) -> None:
@@ -208,6 +295,14 @@ def test_export_that_answers_differently_is_refused(tmp_path: Path) -> None:
             build_tiny_model(2), ("A", "B"), tmp_path / "culture" / "1", reference=build_tiny_model(2, seed=5)
         )
     assert list((tmp_path / "culture").iterdir()) == []
+
+
+def test_help_of_fit_says_what_both_configs_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("block5.toml", "release.toml", "solve the head again", "blocks from `cut` on further", "`kept`"):
+        assert words in text
 
 
 @pytest.mark.parametrize(
