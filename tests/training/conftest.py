@@ -1,6 +1,7 @@
 """A data folder of two dozen drawn pictures, and one run on it that several tests look at."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.training.fake_met import FakeMet
 from training.augment import Augmentation
 from training.config import TrainConfig
 
@@ -77,3 +79,10 @@ def finished_run(tiny_config: TrainConfig) -> TrainConfig:
     evaluate(tiny_config.run)
     fit(replace(tiny_config, run=tiny_config.run.with_name("final"), measured_by=tiny_config.run))
     return tiny_config
+
+
+@pytest.fixture
+def met() -> Iterator[FakeMet]:
+    """The Met's catalogue, API and pictures."""
+    with FakeMet() as server:
+        yield server

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 
 from tests.training.fake_met import FakeMet, Fault
-from training.web import GaveUp, Patience, Refused, Stopped, TurnedAway, Turns, Web, seconds_of
+from training.web import FetchError, GaveUp, NotFound, Patience, Refused, Stopped, TurnedAway, Turns, Web, seconds_of
 
 
 def test_turns_give_a_burst_and_then_the_rate() -> None:
@@ -61,20 +61,14 @@ def test_waits_between_attempts_double() -> None:
     assert [0.05 * 2**n <= gap <= 0.15 * 2**n + 0.1 for n, gap in enumerate(gaps)] == [True] * 3
 
 
-def test_client_error_is_final() -> None:
+@pytest.mark.parametrize(("status", "error", "final"), [(410, NotFound, True), (403, TurnedAway, False)])
+def test_a_refusal_by_status_is_not_tried_again(status: int, error: type[FetchError], final: bool) -> None:
     with FakeMet() as met, client() as web:
-        met.always["/x"] = Fault(410, b"")
-        with pytest.raises(Refused, match="HTTP 410"):
+        met.always["/x"] = Fault(status, b"")
+        with pytest.raises(error, match=f"HTTP {status}"):
             web.get(f"{met.address}/x", bytes, max_bytes=10)
         assert len(met.requests) == 1
-
-
-def test_being_turned_away_is_not_final_and_not_tried_again_at_once() -> None:
-    with FakeMet() as met, client() as web:
-        met.always["/x"] = Fault(403, b"")
-        with pytest.raises(TurnedAway, match="HTTP 403"):
-            web.get(f"{met.address}/x", bytes, max_bytes=10)
-        assert len(met.requests) == 1
+    assert issubclass(error, Refused) is final
 
 
 def test_refused_connection_is_tried_again_and_given_up() -> None:
