@@ -168,7 +168,10 @@ class Backends(Generic[C]):
             backend.connection.close()
 
     def _changed(self, backend: Backend[C], state: str) -> None:
-        log.warning("circuit of model server %s is %s", backend.address, state)
+        if state == "open":
+            log.warning("model server %s fails: no requests to it until it is well", backend.address)
+        else:
+            log.info("model server %s is well: requests to it again", backend.address)
         self._metrics.breaker_transitions.labels(state).inc()
         self._count_ready()
 
