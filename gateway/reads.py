@@ -87,4 +87,5 @@ class Reads:
                 socket.socket.shutdown(read.sock(), socket.SHUT_RD)
 
 
+# The rest of a body that was refused has no place among the requests: no reason to hurry it.
 heads, bodies, rests = Reads(), Reads(), Reads()

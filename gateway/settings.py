@@ -205,7 +205,7 @@ class Settings:
                     "no TLS at all"
                 )
         for setting in fields(self):
-            if setting.name.endswith(_PEM) and getattr(self, setting.name):
+            if setting.name.endswith(_PEM):
                 read_pem(self, setting.name)
         longest = self.drain_s + self.max_request_timeout_s
         if longest >= self.graceful_timeout_s:

@@ -180,16 +180,16 @@ class PostgresqlStore:
 def _held(lock: threading.Lock, deadline: Deadline) -> Iterator[None]:
     """The lock, for the time of the block. Raises NotStored when it is not free before the deadline."""
     if not lock.acquire(timeout=deadline.left_s):
-        raise NotStored
+        raise _not_stored("others kept the database busy for as long as the request had")
     try:
         yield
     finally:
         lock.release()
 
 
-def _not_stored(error: Exception) -> NotStored:
+def _not_stored(why: object) -> NotStored:
     """The client hears that it was not kept, the operator why."""
-    log.warning("feedback is not kept: %s", error)
+    log.warning("feedback is not kept: %s", why)
     return NotStored()
 
 
