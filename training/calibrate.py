@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from training.checkpoint import Calibration
-from training.metrics import Floats, Ints, coverage_at, log_softmax, nll
+from training.metrics import Floats, Ints, coverage_at, log_softmax, losses, nll
 
 SEARCHED: Final = (0.2, 8.0)  # temperatures between which one is looked for that has to do for all
 # How steep a temperature's logarithm may be expected to be, per deviation of margin or ood_score, before any picture is
@@ -24,10 +24,13 @@ def temperature_of(logits: Floats, truth: Ints) -> float:
     return float(found.x)
 
 
-def temperatures_of(logits: Floats, truth: Ints, strangeness: Floats) -> Calibration:
-    """The temperature, and how it depends on margin and ood_score [N], that make the validation NLL least.
+def temperatures_of(logits: Floats, truth: Ints, strangeness: Floats, weights: Floats) -> Calibration:
+    """The temperature, and how it depends on margin and ood_score [N], that make the NLL least.
+
+    `weights` [N] says how much each picture counts.
 
     One number for all is too high for pictures like those of training and too low for all others (Ovadia et al. 2019).
+    A book with many pictures is one look all the same: where each picture counts alike, a few books choose the numbers.
     """
     first = np.sort(logits, axis=1)[:, -2:]
     columns = np.stack([first[:, 1] - first[:, 0], strangeness], axis=1).astype(np.float64)
@@ -39,8 +42,9 @@ def temperatures_of(logits: Floats, truth: Ints, strangeness: Floats) -> Calibra
 
     def loss(found: Floats) -> float:
         known = probabilities(calibration(found), logits, strangeness)
-        return nll(known, truth) + float((found[1:] ** 2).sum()) / (2 * SLOPE**2 * len(truth))
+        return float(losses(known, truth) @ share) + float((found[1:] ** 2).sum()) / (2 * SLOPE**2 * len(truth))
 
+    share = weights / weights.sum()
     start = np.array([np.log(temperature_of(logits, truth)), 0.0, 0.0])
     return calibration(minimize(loss, start, method="Nelder-Mead").x)
 
@@ -61,6 +65,7 @@ def calibrate(
     logits: Floats,
     truth: Ints,
     strangeness: Floats,
+    weights: Floats,
     *,
     honest: Sequence[bool],
     target_accuracy: float,
@@ -68,12 +73,13 @@ def calibrate(
 ) -> tuple[Calibration, dict[str, Any]]:
     """Temperatures and ood threshold from all validation answers, the abstention threshold from the `honest` ones.
 
-    `strangeness` is the network's ood_score, of which `known_share` must stay accepted. The dict says what came of it.
+    `strangeness` is the network's ood_score, of which `known_share` must stay accepted; `weights` are for the
+    temperatures alone. The dict says what came of it.
 
     Honest are the pictures of artists and sources that training does not know: what a stranger's picture is like. Where
     there is none, as no artist and no source is named, all pictures stand for them, and promise too much.
     """
-    found = temperatures_of(logits, truth, strangeness)
+    found = temperatures_of(logits, truth, strangeness, weights)
     known = probabilities(found, logits, strangeness)
     pictures, mask = HONEST, np.asarray(honest, bool)
     if not mask.any():
@@ -89,12 +95,17 @@ def calibrate(
     return replace(found, **thresholds), {"coverage": coverage, "accuracy": reached, "pictures": pictures}
 
 
-def cross_calibrated(logits: Floats, truth: Ints, strangeness: Floats, halves: Sequence[int]) -> Floats:
+def cross_calibrated(
+    logits: Floats, truth: Ints, strangeness: Floats, weights: Floats, halves: Sequence[int]
+) -> Floats:
     """Probabilities whose temperatures were found on the other half of the pictures: what a report may quote."""
     half = np.asarray(halves)
     answers = np.empty_like(logits)
     for side in (0, 1):
         there, here = half != side, half == side
-        found = temperatures_of(logits[there], truth[there], strangeness[there]) if there.any() else Calibration()
+        if there.any():
+            found = temperatures_of(logits[there], truth[there], strangeness[there], weights[there])
+        else:
+            found = Calibration()
         answers[here] = probabilities(found, logits[here], strangeness[here])
     return answers

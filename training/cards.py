@@ -12,7 +12,7 @@ from typing import Any, Final
 from training import met
 from training.calibrate import HONEST
 from training.checkpoint import TEMPERATURES, Release
-from training.fit import HEAD_AGAIN, SEED, START
+from training.fit import GROUP_WEIGHT, HEAD_AGAIN, SEED, START
 from training.layers import UNUSUAL
 from training.records import OTHER, Record
 from training.report import classes_table, differences_table, intervals_text, leaks_table, parts_table
@@ -198,7 +198,7 @@ Each picture's logits are divided by a temperature of its own before the softmax
 {calibration.temperature:.3f} * exp({calibration.margin_weight:+.4f} * margin {calibration.ood_weight:+.3f} * ood_score)
 between {TEMPERATURES[0]} and {TEMPERATURES[1]}: the farther the first logit is ahead of the second (the margin), the
 surer the answer, and the stranger the picture, the less sure. The three numbers are those of the least NLL on the
-validation pictures.
+validation pictures{_counted(release.facts)}.
 
 An answer is accepted from a top probability of {calibration.least_probability:.2f} on. Of the \
 {abstention.get("pictures", HONEST)} pictures,
@@ -212,6 +212,12 @@ directions), plus {UNUSUAL} times how many deviations these numbers are off (roo
 `out_of_distribution`.
 Area under the ROC curve against validation pictures: {strangers}.
 {note}A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""
+
+
+def _counted(facts: Row) -> str:
+    """How much these pictures count, where they do not count alike."""
+    weight = facts.get(GROUP_WEIGHT, 0.0)
+    return f", each of a group of n (an artist, an object, a book) counting n ** -{weight:g}" if weight else ""
 
 
 def _limits(cultures: int, sources: Iterable[str]) -> str:

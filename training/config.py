@@ -42,7 +42,7 @@ class TrainConfig:
 
     weight_decay: float = 0.2  # L2 penalty on the head, on standardised features, relative to the mean loss
     label_smoothing: float = 0.05  # share of the target that all classes get
-    group_weight: float = 0.0  # 1: every artist counts the same; 0: every picture does
+    group_weight: float = 0.0  # 1: every artist counts the same, in training and calibration; 0: every picture does
     epochs: int = 0  # of fine-tuning; 0 leaves VGG16 as it is
     cut: int = 5  # the first block that fine-tuning changes
     # Fine-tune on new augmented pixels in every epoch, which all of VGG16 looks at, instead of on the cached views:

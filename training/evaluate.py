@@ -22,7 +22,7 @@ from training.checkpoint import WEIGHTS, build_release_model, digest, load_relea
 from training.config import TrainConfig, from_values
 from training.fit import CHECKPOINT, RUN, Answers, load_answers, recipe_of
 from training.layers import LOGITS
-from training.metrics import Floats, paired_difference, per_class, reliability, summary
+from training.metrics import Floats, evened_out, paired_difference, per_class, reliability, summary
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, RANDOM, SOURCE, TRAIN, Record
 from training.report import write_report
@@ -62,7 +62,7 @@ def evaluate(
         raise ValueError(f"{run} was trained on another split than {config.prepared} holds")
     chosen, truth = [records[i] for i in answers.rows], answers.truth
     if model is None:
-        found = calibrated(answers, chosen)
+        found = calibrated(answers, chosen, config.group_weight)
     else:
         found = ask_saved_model(model, pixels, answers.rows, config.labels)
     report = {
@@ -72,7 +72,7 @@ def evaluate(
         "answers": "the SavedModel's probabilities" if model else "the run's logits, calibrated by the other half",
         "model": measure(found, truth, chosen, config),
         "comparisons": {
-            name: compare(found, load_rival(other, facts, answers.rows), truth, chosen)
+            name: compare(found, load_rival(other, facts, answers.rows), truth, chosen, config.group_weight)
             for name, other in against.items()
         },
         "rivals": {name: recipe_of(other) for name, other in against.items()},
@@ -97,10 +97,11 @@ def evaluate(
     return report
 
 
-def calibrated(answers: Answers, chosen: Sequence[Record]) -> Floats:
+def calibrated(answers: Answers, chosen: Sequence[Record], group_weight: float) -> Floats:
     """A run's probabilities, each half of the pictures at temperatures found on the other."""
     halves = [half(record) for record in chosen]
-    return cross_calibrated(answers.logits, answers.truth, answers.strangeness, halves)
+    weights = evened_out([record.group for record in chosen], group_weight)
+    return cross_calibrated(answers.logits, answers.truth, answers.strangeness, weights, halves)
 
 
 def load_rival(run: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> Answers:
@@ -113,10 +114,10 @@ def load_rival(run: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> Ans
 
 
 def compare(
-    found: Floats, rival: Answers, truth: NDArray[np.int64], chosen: Sequence[Record]
+    found: Floats, rival: Answers, truth: NDArray[np.int64], chosen: Sequence[Record], group_weight: float
 ) -> dict[str, dict[str, Any]]:
     """`training.metrics.paired_difference` of every slice that holds a picture."""
-    other, differences = calibrated(rival, chosen), {}
+    other, differences = calibrated(rival, chosen, group_weight), {}
     for name in SLICES:
         (new, right), (old, _) = _part(found, truth, chosen, name), _part(other, truth, chosen, name)
         if len(right):

@@ -29,7 +29,7 @@ from training.features import Features, extract, set_directions, trained_on
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
 from training.layers import LOGITS
-from training.metrics import log_softmax, summary
+from training.metrics import evened_out, log_softmax, summary
 from training.model import ask_head, build_model, load_weights, weights_of
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, SOURCE, VALIDATION, Record
@@ -38,6 +38,7 @@ from training.shape import CHANNELS
 CHECKPOINT: Final = "checkpoint"
 ANSWERS: Final = "validation.npz"
 RUN: Final = "run.json"
+GROUP_WEIGHT: Final = "calibration_group_weight"  # in a checkpoint's facts: what its temperatures were found with
 START, HEAD, SEED, HEAD_AGAIN = "start", "head", "seed ", "head again"  # stages of a run
 EMBEDDED_PICTURES: Final = 3000  # looked at for the embedding's directions
 
@@ -261,19 +262,21 @@ def _write(
     config.run.mkdir(parents=True, exist_ok=True)
     if config.measured_by:
         measured = load_release(config.measured_by / CHECKPOINT)
-        calibration, reached = measured.calibration, measured.facts["abstention"]
+        calibration = measured.calibration
+        facts = {name: measured.facts[name] for name in ("abstention", GROUP_WEIGHT) if name in measured.facts}
     else:
         calibration, reached = calibrate(
             answers.logits,
             answers.truth,
             answers.strangeness,
+            evened_out([records[i].group for i in answers.rows], config.group_weight),
             honest=[records[i].part in (ARTIST, SOURCE) for i in answers.rows],
             target_accuracy=config.target_accuracy,
             known_share=config.known_share,
         )
         if reached["pictures"] == ALL:
             print("no artist and no source is held out: the abstention threshold promises more than strangers will get")
-    facts = {"abstention": {"target": config.target_accuracy, **reached}}
+        facts = {"abstention": {"target": config.target_accuracy, **reached}, GROUP_WEIGHT: config.group_weight}
     release = Release(0, config.labels, config.shape, calibration, weights_of(model), facts)
     save_release(release, config.run / CHECKPOINT)
     np.savez(config.run / ANSWERS, **vars(answers))

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from training.metrics import Floats, Ints, log_softmax
+from training.metrics import Floats, Ints, evened_out, log_softmax
 
 ITERATIONS: Final = 100  # the validation NLL stops moving well before
 
 
 def picture_weights(truth: Ints, groups: Sequence[str], *, group_weight: float) -> Floats:
     """How much each picture counts: every class the same in sum; inside it, artists evened out by `group_weight`."""
-    _, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    weights = sizes[group].astype(np.float64) ** -group_weight
+    weights = evened_out(groups, group_weight)
     result: Floats = weights / np.bincount(truth, weights=weights)[truth] / len(np.unique(truth))
     return result
 

@@ -45,6 +45,13 @@ def losses(probabilities: Floats, truth: Ints) -> Floats:
     return result
 
 
+def evened_out(groups: Sequence[str], group_weight: float) -> Floats:
+    """How much each picture counts, [N]: as much as all others at 0; at 1 all groups, whatever their size, the same."""
+    _, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    result: Floats = sizes[group].astype(np.float64) ** -group_weight
+    return result
+
+
 def brier(probabilities: Floats, truth: Ints) -> float:
     """Mean squared distance from the truth, summed over classes."""
     return float(((probabilities - np.eye(probabilities.shape[1])[truth]) ** 2).sum(1).mean())

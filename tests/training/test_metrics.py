@@ -10,6 +10,7 @@ from training.metrics import (
     PICTURES,
     calibration_error,
     coverage_at,
+    evened_out,
     log_softmax,
     nll,
     paired_difference,
@@ -117,7 +118,7 @@ def test_temperature_finds_how_much_too_sure_the_logits_are(logits: tuple[np.nda
 
 def test_calibrated_answers_are_calibrated(logits: tuple[np.ndarray, np.ndarray]) -> None:
     answers, truth = logits
-    known = cross_calibrated(answers, truth, np.zeros(len(truth)), np.arange(len(truth)) % 2)
+    known = cross_calibrated(answers, truth, np.zeros(len(truth)), np.ones(len(truth)), np.arange(len(truth)) % 2)
     assert calibration_error(known, truth) < 0.03 < calibration_error(np.exp(log_softmax(answers)), truth)
 
 
@@ -127,18 +128,31 @@ def test_strange_pictures_get_a_higher_temperature_where_they_are_worse_known(
     answers, truth = logits
     strangeness = np.random.default_rng(1).random(len(truth))
     surer = answers * np.exp(strangeness)[:, None]  # the stranger, the more too sure
-    found = temperatures_of(surer, truth, strangeness)
+    found = temperatures_of(surer, truth, strangeness, np.ones(len(truth)))
     assert found.ood_weight == pytest.approx(1, abs=0.2)
     known = probabilities(found, surer, strangeness)
     assert nll(known, truth) < nll(np.exp(log_softmax(surer / temperature_of(surer, truth))), truth) - 0.01
     assert (known.argmax(1) == answers.argmax(1)).all()
 
 
+def test_a_book_with_many_pictures_does_not_choose_everyones_temperature(logits: tuple[np.ndarray, np.ndarray]) -> None:
+    answers, truth = logits
+    book = np.arange(len(truth)) < len(truth) // 2  # whose pictures are not known; the others are of one artist each
+    shuffled = np.where(book, (truth + 1) % answers.shape[1], truth)
+    groups = ["book" if one else str(i) for i, one in enumerate(book)]
+    strangeness = np.zeros(len(truth))
+    found = [temperatures_of(answers, shuffled, strangeness, evened_out(groups, weight)) for weight in (0, 0.3, 1)]
+    alone = temperatures_of(answers[~book], truth[~book], strangeness[~book], np.ones((~book).sum())).temperature
+    plain, some, evened = (each.temperature for each in found)
+    assert plain > some > evened == pytest.approx(alone, rel=0.05)
+
+
 def test_threshold_reaches_its_target(logits: tuple[np.ndarray, np.ndarray]) -> None:
     answers, truth = logits
     strangeness = np.arange(len(truth)) / len(truth)
     everyone = [True] * len(truth)
-    found, reached = calibrate(answers, truth, strangeness, honest=everyone, target_accuracy=0.9, known_share=0.98)
+    wanted = {"target_accuracy": 0.9, "known_share": 0.98}
+    found, reached = calibrate(answers, truth, strangeness, np.ones(len(truth)), honest=everyone, **wanted)
     assert found.greatest_ood == pytest.approx(0.98, abs=1e-3)
     known = probabilities(found, answers, strangeness)
     sure = known.max(1) >= found.least_probability
@@ -152,9 +166,10 @@ def test_threshold_is_chosen_on_all_pictures_where_none_is_honest(logits: tuple[
     strangeness = np.arange(len(truth)) / len(truth)
     wanted = {"target_accuracy": 0.9, "known_share": 0.98}
     nobody, everyone = ([value] * len(truth) for value in (False, True))
-    found, reached = calibrate(answers, truth, strangeness, honest=nobody, **wanted)
+    alike = np.ones(len(truth))
+    found, reached = calibrate(answers, truth, strangeness, alike, honest=nobody, **wanted)
     assert reached["pictures"] == ALL
-    assert found == calibrate(answers, truth, strangeness, honest=everyone, **wanted)[0]
+    assert found == calibrate(answers, truth, strangeness, alike, honest=everyone, **wanted)[0]
 
 
 def test_coverage_is_none_where_nothing_is_accurate_enough() -> None:
