@@ -96,11 +96,15 @@ def strangers_table(strangers: dict[str, Row]) -> list[str]:
 
 
 def leaks_table(leaks: dict[str, Row]) -> list[str]:
-    """What is guessed without looking at the picture."""
-    lines = ["| part | pictures | majority class | file geometry alone | source alone |", "|---|---|---|---|---|"]
+    """What is guessed without looking at the picture, and how many are of sources that training knows."""
+    lines = [
+        "| part | pictures | majority class | file geometry alone | source alone | of a known source |",
+        "|---|---|---|---|---|---|",
+    ]
     for part, row in leaks.items():
         cells = " | ".join(f"{row[key]:.2f}" for key in ("majority", "geometry", "source"))
-        lines.append(f"| {part} | {row['pictures']} | {cells} |")
+        known = f"{row['known_source']:.0%}" if "known_source" in row else "-"  # an older release does not say
+        lines.append(f"| {part} | {row['pictures']} | {cells} | {known} |")
     return lines
 
 

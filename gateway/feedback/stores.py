@@ -77,11 +77,11 @@ class SqliteStore:
                 raise
             log.warning("feedback cannot be kept yet: %s", error)
 
-    def _connection(self) -> sqlite3.Connection:
-        """The connection, made if there is none. Raises sqlite3.Error."""
+    def _connection(self, wait_s: float = WAIT_S) -> sqlite3.Connection:
+        """The connection, made if there is none, which waits at most so long for others. Raises sqlite3.Error."""
         if self._opened is None:
             with ExitStack() as on_error:
-                connection = sqlite3.connect(self._path, timeout=WAIT_S, check_same_thread=False, isolation_level=None)
+                connection = sqlite3.connect(self._path, timeout=wait_s, check_same_thread=False, isolation_level=None)
                 on_error.callback(connection.close)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")  # the log is on the disk before a commit returns
@@ -94,7 +94,7 @@ class SqliteStore:
         """As Store."""
         with _held(self._lock, deadline):
             try:
-                connection = self._connection()
+                connection = self._connection(min(WAIT_S, deadline.left_s))
                 connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(WAIT_S, deadline.left_s))}")
                 return _add(connection.execute, entry, key)
             except sqlite3.Error as error:

@@ -251,12 +251,19 @@ def test_nothing_acknowledged_is_lost_when_the_gateway_is_killed(start: Callable
     assert len(found) == len(set(found))
 
 
+@pytest.mark.parametrize("locked", ["before the gateway starts", "later"])
 def test_a_locked_database_takes_no_longer_than_the_request_has(
-    make_app: Callable[..., Flask], database: Path, caplog: pytest.LogCaptureFixture
+    locked: str, make_app: Callable[..., Flask], database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = make_app(feedback_database=f"sqlite:///{database}")
+    database.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(database)) as other, ThreadPoolExecutor(4) as pool:
-        other.execute("BEGIN IMMEDIATE")
+        if locked == "later":
+            app = make_app(feedback_database=f"sqlite:///{database}")
+            other.execute("BEGIN IMMEDIATE")
+        else:
+            other.execute("BEGIN EXCLUSIVE")
+            app = make_app(feedback_database=f"sqlite:///{database}")
+            assert "feedback cannot be kept yet" in caplog.text
         start = time.monotonic()
         answers = [
             pool.submit(app.test_client().post, "/v1/feedback", json=GOOD, headers={"X-Request-Timeout": "1"})
