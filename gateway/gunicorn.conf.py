@@ -42,7 +42,7 @@ limit_request_fields = 64
 limit_request_field_size = 8190
 forwarded_allow_ips = ""  # nothing here asks who the client is
 logconfig_dict = log_config(_settings.log_level)
-accesslog = None  # gateway.app writes one line for each request
+accesslog = None  # gateway.requests writes one line for each request
 logger_class = "gateway.worker.QuietLogger"
 
 if workers > 1:

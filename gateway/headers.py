@@ -27,6 +27,7 @@ _PREFLIGHT: Final = {
     ),
     "Access-Control-Max-Age": "600",
 }
+_EXPOSED: Final = "Inference-Header-Content-Length, Retry-After, RateLimit, RateLimit-Policy, X-Request-ID"
 
 
 def install(app: Flask, settings: Settings) -> None:
@@ -51,6 +52,6 @@ def _allow_origin(answer: Response, origins: frozenset[str]) -> None:
     if origin is None or not {origin, "*"} & origins:
         return
     answer.headers["Access-Control-Allow-Origin"] = origin
-    answer.headers["Access-Control-Expose-Headers"] = "Retry-After, RateLimit, RateLimit-Policy, X-Request-ID"
+    answer.headers["Access-Control-Expose-Headers"] = _EXPOSED
     if request.method == "OPTIONS":
         answer.headers.update(_PREFLIGHT)

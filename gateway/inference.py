@@ -94,7 +94,7 @@ class Inference:
             with now.stage("read"):
                 body = uploads.read_body(request, self._settings, now, account)
                 length = request.headers.get(v2.LENGTH_HEADER)
-                question = v2.read(body, length, most=self._settings.max_pictures)
+                question = v2.read(body, length, account, most=self._settings.max_pictures)
                 if question.pictures is not None:
                     account.hold(len(body))  # they are copies
                     uploads.check_sizes(question.pictures, self._settings)

@@ -1,4 +1,7 @@
-"""Bounds on what the gateway holds at once: requests, bytes, pictures being decoded. Beyond them: Overloaded."""
+"""Bounds on what the gateway holds at once: requests, bytes, pictures being decoded.
+
+Beyond them: Overloaded, but TooLarge for a request that would be beyond them alone.
+"""
 
 import threading
 import time
@@ -8,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from gateway.context import Deadline
-from gateway.errors import Expired, Overloaded
+from gateway.errors import Expired, Overloaded, TooLarge
 
 
 class Gate:
@@ -79,7 +82,7 @@ class ByteBudget:
     """The memory that all bodies together may take."""
 
     def __init__(self, most: int) -> None:
-        self._left = most
+        self.most = self._left = most
         self._lock = threading.Lock()
 
     @contextmanager
@@ -107,10 +110,22 @@ class Account:
         self.held = 0
 
     def hold(self, amount: int) -> None:
-        """Count `amount` more bytes. Raises Overloaded when all requests together hold too much."""
+        """Count `amount` more bytes. Raises TooLarge when this request holds too much, Overloaded when all do."""
+        if self.held + amount > self._budget.most:  # to come again later would not help
+            raise TooLarge(f"the request takes more than {self._budget.most:,} bytes of memory")
         if not self._budget._move(-amount):
             raise Overloaded("too many bytes are under way")
         self.held += amount
+
+    @contextmanager
+    def holding(self, amount: int) -> Iterator[None]:
+        """As `hold`, for the time of the block."""
+        self.hold(amount)
+        try:
+            yield
+        finally:
+            self.held -= amount
+            self._budget._move(amount)
 
 
 class Slots:

@@ -42,11 +42,13 @@ class Predictions:
         """
         top_k = _top_k(request.args.get("top_k"))
         wish = explanations.wish(request.args)
-        with self._answered(wish) as (sent, answer):
+        drawn = explanations.HEATMAP in wish.kinds and _prefers_png()
+        one_only = "an overlay is of one picture; ask for application/json to explain several" if drawn else None
+        with self._answered(wish, one_only) as (sent, answer):
             if len(sent) == 1:
                 _single(answer)
-            if explanations.HEATMAP in wish.kinds and _prefers_png():
-                return self._overlay(sent, answer, wish)
+            if drawn:
+                return self._overlay(sent[0], answer, wish)
             model = {"name": self._settings.model_name, "version": answer.version}
             items = []
             for upload, result, pixels in zip(sent, answer.results, answer.pixels, strict=True):
@@ -58,9 +60,7 @@ class Predictions:
 
     def predict_as_before(self) -> Response:
         """Answer as the project that Whence grew out of: one picture, one label."""
-        with self._answered() as (sent, answer):
-            if len(sent) != 1:
-                raise BadRequest("this address takes one picture; /v1/predict takes several")
+        with self._answered(one_only="this address takes one picture; /v1/predict takes several") as (_, answer):
             return _reply({"class_label": _single(answer).culture})
 
     def _explained(self, seen: Seen, model: dict[str, Any], wish: Wish) -> dict[str, Any]:
@@ -72,14 +72,12 @@ class Predictions:
             told[explanations.PREVIEW] = self._drawn(seen.data, explanations.preview)
         return told
 
-    def _overlay(self, sent: list[uploads.Upload], answer: Answer, wish: Wish) -> Response:
+    def _overlay(self, sent: uploads.Upload, answer: Answer, wish: Wish) -> Response:
         """The upright picture under its heat map, as PNG."""
-        if len(sent) != 1:
-            raise BadRequest("an overlay is of one picture; ask for application/json to explain several")
         prediction = _single(answer)
         culture, heatmap = explanations.heatmap(prediction, wish)
         text = f"{culture}: {prediction.probability_of(culture):.3f} ({prediction.decision})"
-        png = self._drawn(sent[0].data, lambda picture: heatmap.overlay(picture, text))
+        png = self._drawn(sent.data, lambda picture: heatmap.overlay(picture, text))
         return Response(png, content_type="image/png")
 
     def _drawn(self, data: bytes, draw: Callable[[Picture], Made]) -> Made:
@@ -90,12 +88,19 @@ class Predictions:
             raise of_picture(error) from error
 
     @contextmanager
-    def _answered(self, wish: Wish = NOTHING_MORE) -> Iterator[tuple[list[uploads.Upload], Answer]]:
-        """What was sent and what the model says to it; all limits hold until the end of the block."""
+    def _answered(
+        self, wish: Wish = NOTHING_MORE, one_only: str | None = None
+    ) -> Iterator[tuple[list[uploads.Upload], Answer]]:
+        """What was sent and what the model says to it; all limits hold until the end of the block.
+
+        `one_only` says why several pictures are refused, before any is looked at.
+        """
         now = context.current()
         with self._classifier.admitted(now) as account:
             with now.stage("read"):
                 sent = uploads.read(request, self._settings, now, account)
+            if one_only and len(sent) != 1:
+                raise BadRequest(one_only)
             yield sent, self._classifier.classify([upload.data for upload in sent], now, signature=wish.signature)
 
 

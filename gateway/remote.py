@@ -89,6 +89,11 @@ class Whence:
             on_pause: told, in the thread that asks, why it waits before it asks again.
         """
         parts = urlsplit(url)
+        try:
+            (parts.hostname or "").encode("idna")
+            parts.path.encode("ascii")
+        except UnicodeError as error:
+            raise ValueError(f"{url!r} is no address: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no address like http://localhost:8080")
         self.url = url
@@ -96,7 +101,12 @@ class Whence:
         self._host, self._port = parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/v1/predict"
         self._timeout_s, self._patience_s = timeout_s, patience_s
-        self._headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
+        self._headers = {
+            "Content-Type": "application/octet-stream",
+            "Accept": "application/json",
+            # Unasked it gives less, which a large picture may need for the way alone; its own most stays the most.
+            "X-Request-Timeout": f"{timeout_s:g}",
+        }
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._on_pause = on_pause
@@ -109,7 +119,7 @@ class Whence:
     def classify(self, picture: bytes) -> Answer:
         """The service's answer for the bytes of one picture file. Raises Refused, Failed or Unavailable."""
         give_up_at = time.monotonic() + self._patience_s
-        attempt = 0
+        attempt = faults = 0
         while True:
             attempt += 1
             pause_s = min(_LONGEST_PAUSE_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
@@ -124,7 +134,8 @@ class Whence:
                 if reply.status == http.HTTPStatus.OK:
                     return _answer(reply)
                 error = _error(reply)
-                if reply.status not in _BUSY and (reply.status not in _FAULTS or attempt == _FAULT_ATTEMPTS):
+                faults += reply.status in _FAULTS
+                if reply.status not in _BUSY and (reply.status not in _FAULTS or faults == _FAULT_ATTEMPTS):
                     raise error
                 pause_s = _retry_after_s(reply.headers.get("Retry-After"), pause_s)
             if time.monotonic() + pause_s > give_up_at:

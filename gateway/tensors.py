@@ -18,6 +18,8 @@ _NUMERIC: Final[dict[int, tuple[str, str]]] = {
     pb.DT_BOOL: ("?", "bool_val"),
     pb.DT_HALF: ("<f2", "half_val"),
 }
+# What a single value may stand for: as many as fit into the largest reply that is taken (client.CHANNEL_OPTIONS).
+MAX_REPEATED: Final = 4 * 1024 * 1024
 
 
 def to_proto(images: NDArray[np.uint8]) -> pb.TensorProto:
@@ -54,7 +56,7 @@ def to_numpy(tensor: pb.TensorProto) -> NDArray[Any]:
 def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """`values` in `shape`. A single value stands for all (tensor.proto: the last value repeats)."""
     count = math.prod(shape)
-    if values.size == 1 and count > 1:
+    if values.size == 1 and 1 < count <= MAX_REPEATED:
         return np.broadcast_to(values, count).reshape(shape)
     if values.size != count:
         raise ValueError(f"{values.size} values do not make shape {shape}")

@@ -45,13 +45,14 @@ def read(request: Request, settings: Settings, context: Context, account: Accoun
     Raises BadRequest, TooLarge, UnsupportedMedia, SlowClient or Overloaded.
     """
     body = read_body(request, settings, context, account)
-    if request.mimetype in (_MULTIPART, _JSON):
-        account.hold(len(body))  # its pictures are copies
     match request.mimetype:
         case kind if kind == _MULTIPART:
+            account.hold(len(body))  # its pictures are copies
             uploads = _multipart(body, request, settings)
         case kind if kind == _JSON:
-            uploads = _json(body, settings)
+            with documents.opened(body, account) as document:
+                del body  # its texts are copies
+                uploads = _json(document, settings)
         case kind if kind.startswith("image/") or kind in (
             "",
             "application/octet-stream",
@@ -154,9 +155,8 @@ def _memory(
     return io.BytesIO()
 
 
-def _json(body: bytes, settings: Settings) -> list[Upload]:
+def _json(document: dict[str, Any], settings: Settings) -> list[Upload]:
     """The pictures of {"images": [{"b64": "...", "filename": "..."}]}."""
-    document = documents.load(body)
     images = document.get("images")
     if not isinstance(images, list) or not images:
         raise BadRequest('expected {"images": [{"b64": "..."}]}')

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gateway import documents
 from gateway.errors import BadRequest, TooLarge
+from gateway.limits import Account
 from gateway.replies import Reply
 from serving import contract
 
@@ -63,13 +64,18 @@ class Question:
         return len(self.pixels if self.pixels is not None else self.pictures or ())
 
 
-def read(body: bytes, json_length: str | None, *, most: int) -> Question:
+def read(body: bytes, json_length: str | None, account: Account, *, most: int) -> Question:
     """The question in `body` about at most `most` pictures; `json_length` is the value of LENGTH_HEADER.
 
-    Raises BadRequest or TooLarge.
+    Raises BadRequest, TooLarge or Overloaded.
     """
     head, rest = _split(body, json_length)
-    document = documents.load(head, most=MAX_JSON_VALUES)
+    with documents.opened(head, account, most=MAX_JSON_VALUES) as document:
+        return _question(document, rest, most)
+
+
+def _question(document: dict[str, Any], rest: bytes, most: int) -> Question:
+    """The question that `document` asks; `rest` is what followed it. Raises BadRequest or TooLarge."""
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise BadRequest('expected one tensor in "inputs"')

@@ -206,12 +206,12 @@ def _allow_files(count: int) -> None:
 def _problem(error: Exception, request_id: str) -> errors.Problem:
     """Why there is no request, or none that could be handled."""
     fields = {"fields": {"request_id": request_id}}
-    if isinstance(error, LimitRequestLine):
-        return errors.AddressTooLong()
-    if isinstance(error, LimitRequestHeaders):
-        return errors.HeadersTooLarge()
     if isinstance(error, ParseException | OSError):  # the latter is TLS that is none
         log.info("no HTTP request: %s", type(error).__name__, extra=fields)
+        if isinstance(error, LimitRequestLine):
+            return errors.AddressTooLong()
+        if isinstance(error, LimitRequestHeaders):
+            return errors.HeadersTooLarge()
         return errors.BadRequest("this is no HTTP/1.1 request")
     log.error("unexpected %s", type(error).__name__, exc_info=error, extra=fields)
     return errors.InternalError()

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", choices=("csv", "jsonl", "text"), help="default: by the name of FILE; to a terminal text, else csv")
     add(
         "--html",
-        type=Path,
+        type=_sheet,
         metavar="FILE",
         help="also make a contact sheet of everything in the output; needs --output",
     )
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=_count, default=4, metavar="N", help="pictures under way at once (4)")
     add(
         "--patience",
-        type=float,
+        type=_seconds,
         default=300,
         metavar="S",
         help="seconds to wait for a service that is busy or away (300)",
@@ -131,9 +131,12 @@ def _parser() -> argparse.ArgumentParser:
 def _key(text: str) -> str:
     """The API key in a file: never on the command line, where other people of the machine can read it."""
     try:
-        return Path(text).read_text(encoding="ascii").strip()
+        words = Path(text).read_text(encoding="ascii").split()
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
+    if len(words) != 1:
+        raise argparse.ArgumentTypeError(f"expected the key and nothing else in {text}")
+    return words[0]
 
 
 def _address(text: str) -> str:
@@ -145,10 +148,30 @@ def _address(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if not 1 <= number <= 256:
         raise argparse.ArgumentTypeError("expected a whole number from 1 to 256")
     return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError("expected a number of seconds")
+    return number
+
+
+def _sheet(text: str) -> Path:
+    """Where the sheet goes. What is there is written over: a picture or a table must not be."""
+    path = Path(text)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .html, not {text}")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def _classify(options: argparse.Namespace) -> int:
@@ -158,14 +181,22 @@ def _classify(options: argparse.Namespace) -> int:
     if options.output is None:
         return _run(sources, output.to_stdout(_lines(options, sources)), Earlier(), options)
     form = _format(options, sources)
-    try:
-        with output.taken_up(options.output, form) as (out, earlier):
+    with output.taken_up(options.output, form) as (out, earlier):
+        try:
             return _run(sources, out, earlier, options)
-    finally:
-        if options.html and options.output.exists():
-            from gateway.cli import sheet  # numpy and Pillow: only who wants the sheet waits for them
+        finally:
+            if options.html:
+                _write_sheet(options, sources, form)
 
-            sheet.write(options.html, output.read(options.output, form), sources.pictures)
+
+def _write_sheet(options: argparse.Namespace, sources: Sources, form: Format) -> None:
+    """Make the sheet of the whole output. Raises OutputLost."""
+    from gateway.cli import sheet  # numpy and Pillow: only who wants the sheet waits for them
+
+    try:
+        sheet.write(options.html, output.read(options.output, form), sources.pictures)
+    except OSError as error:
+        raise OutputLost(f"{options.html} cannot be written: {error.strerror}") from error
 
 
 def _lines(options: argparse.Namespace, sources: Sources) -> Lines:

@@ -36,10 +36,17 @@ def find(paths: Sequence[Path], *, column: str | None = None, root: Path | None 
     """The pictures at `paths`. Raises SourceError."""
     catalogues = [path for path in paths if path.suffix.lower() in (".csv", ".tsv")]
     if not catalogues:
-        return Sources([picture for path in paths for picture in _at(path)])
+        return Sources([picture for path in paths for picture in _found(path)])
     if len(paths) > 1:
         raise SourceError("a catalogue has to be the only PATH: its columns are those of the output")
     return _catalogue(catalogues[0], column, root or catalogues[0].parent)
+
+
+def _found(path: Path) -> list[Picture]:
+    pictures = list(_at(path))
+    if not pictures:
+        raise SourceError(f"{path} holds no picture: no file in it ends in {', '.join(sorted(SUFFIXES))}")
+    return pictures
 
 
 def _at(path: Path) -> Iterator[Picture]:

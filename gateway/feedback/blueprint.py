@@ -35,8 +35,10 @@ def blueprint(settings: Settings, store: Store, metrics: Metrics) -> Blueprint:
             raise UnsupportedMedia("feedback is application/json")
         with bytes_held.account() as account:
             body = read_body(request, settings, now, account, limit=MAX_BYTES)
+            with documents.opened(body, account) as document:
+                entry = parse(document)
         key = parse_key(request.headers.get("Idempotency-Key"))
-        kept = store.add(parse(documents.load(body)), key, now.deadline)
+        kept = store.add(entry, key, now.deadline)
         metrics.feedback.labels("repeated" if kept.repeated else "kept").inc()
         document = {"request_id": now.request_id, "received_at": kept.received_at, "repeated": kept.repeated}
         return Response(json.dumps(document), status=200 if kept.repeated else 201, content_type="application/json")

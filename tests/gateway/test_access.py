@@ -157,6 +157,8 @@ def test_sites_that_are_named_may_ask(make_app: Callable[..., Flask], keys_file:
     preflight = http.options("/v1/predict", headers={"Origin": "https://a.example"})
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    exposed = preflight.headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"X-Request-ID", "Retry-After", "Inference-Header-Content-Length"} <= set(exposed)
     assert {"X-API-Key", "Idempotency-Key"} <= set(preflight.headers["Access-Control-Allow-Headers"].split(", "))
     other = http.options("/v1/predict", headers={"Origin": "https://c.example"})
     assert "Access-Control-Allow-Origin" not in other.headers

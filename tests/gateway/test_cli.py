@@ -321,12 +321,41 @@ def test_the_sheet_stands_any_path_of_a_catalogue(url: str, album: Path, tmp_pat
     assert (tmp_path / "sheet.html").read_text().count("cannot be shown") == 2
 
 
+def test_the_sheet_takes_no_other_files_place(url: str, album: Path, tmp_path: Path) -> None:
+    done = whence(url, "-o", tmp_path / "out.csv", "--html", *sorted(album.iterdir()))  # whose FILE was forgotten
+    assert (done.returncode, (album / "0.jpg").read_bytes()) == (2, picture(RED))
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_sheet_stays_when_the_output_cannot_be_taken_up(url: str, album: Path, tmp_path: Path) -> None:
+    (tmp_path / "sheet.html").write_text("an earlier sheet")
+    (tmp_path / "letter.csv").write_text("Dear curator,\n")
+    assert whence(url, album, "-o", tmp_path / "letter.csv", "--html", tmp_path / "sheet.html").returncode == 2
+    assert (tmp_path / "sheet.html").read_text() == "an earlier sheet"
+
+
+def test_a_sheet_that_cannot_be_written_is_told_as_such(url: str, album: Path, tmp_path: Path) -> None:
+    (tmp_path / "sheet.html").symlink_to("/dev/full")
+    done = whence(url, album, "-o", tmp_path / "out.csv", "--html", tmp_path / "sheet.html")
+    assert (done.returncode, len(results(tmp_path / "out.csv"))) == (3, 9)
+    assert "sheet.html cannot be written" in done.stderr
+
+
 # The command itself
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nowhere"], ["--html", "sheet.html", "."], ["-o", "out.txt", "."], ["--jobs", "0", "."], ["--url", "x", "."], []],
+    [
+        ["nowhere"],
+        ["."],  # a folder without a picture
+        ["--html", "sheet.html", "."],
+        ["--html", "nowhere/sheet.html", "-o", "out.csv", str(ROOT / "tests/images")],
+        ["-o", "out.txt", "."],
+        ["--jobs", "0", "."],
+        ["--url", "x", "."],
+        [],
+    ],
 )
 def test_wrong_use_is_told_and_asks_nothing(url: str, tmp_path: Path, arguments: list[str]) -> None:
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -335,6 +364,20 @@ def test_wrong_use_is_told_and_asks_nothing(url: str, tmp_path: Path, arguments:
     assert done.returncode == 2
     assert "whence" in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_is_none_is_told_in_words(url: str, album: Path) -> None:
+    assert "--top: expected a whole number from 1 to 256" in whence(url, album, "--top", "many").stderr
+    assert "--patience: expected a number of seconds" in whence(url, album, "--patience", "nan").stderr
+
+
+@pytest.mark.parametrize("text", ["key, shown this once:  abc\nline for the file:     catalogue def\n", "\n"])
+def test_a_key_file_with_anything_but_a_key_is_wrong_use(url: str, album: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text)
+    done = whence(url, album, "--key-file", tmp_path / "key")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "expected the key and nothing else" in done.stderr
 
 
 def test_the_progress_is_drawn_on_a_terminal(url: str, album: Path) -> None:

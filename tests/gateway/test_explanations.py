@@ -18,6 +18,7 @@ from PIL import Image
 
 from gateway import explanations
 from gateway.explanations import KINDS
+from gateway.wire import prediction_pb2 as pb
 from serving import images, index
 from serving.index import ArtObject
 from tests.explaining import LEAST, RELEASE, explaining
@@ -136,10 +137,11 @@ def test_whoever_wants_png_without_a_heat_map_gets_json(http: FlaskClient) -> No
     assert http.post("/v1/predict", data=picture(), headers={"Accept": "image/png"}).mimetype == "application/json"
 
 
-def test_an_overlay_is_of_one_picture(http: FlaskClient) -> None:
+def test_an_overlay_is_of_one_picture(http: FlaskClient, server: FaultyModelServer) -> None:
     files = {"file": [(io.BytesIO(picture()), "a.jpg"), (io.BytesIO(picture()), "b.jpg")]}
     answer = http.post("/v1/predict?explain=heatmap", data=files, headers={"Accept": "image/png"})
     assert answer.status_code == 400
+    assert not server.calls
 
 
 def scan() -> bytes:
@@ -273,6 +275,12 @@ def test_an_explained_prediction_is_what_the_document_says(make_app: Callable[..
     jsonschema.validate(http.post(f"/v1/predict?{query}", data=picture()).get_json(), schema)
 
 
+def repeated(*shape: int) -> pb.TensorProto:
+    """Ones, of which only one is sent."""
+    dims = [pb.TensorShapeProto.Dim(size=size) for size in shape]
+    return pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=pb.TensorShapeProto(dim=dims), float_val=[1])
+
+
 def lie(name: str, tensor: Any) -> Behaviour:
     """What explains itself, but for one output."""
 
@@ -297,6 +305,10 @@ LIES = {
     "a provenance that is no JSON": lie("provenance", strings(["{"], (1,))),
     "a provenance that is a list": lie("provenance", strings(["[]"], (1,))),
     "a provenance of NaN": lie("provenance", strings(['{"a": NaN}'], (1,))),
+    "a provenance of infinity": lie("provenance", strings(['{"a": 1e999}'], (1,))),
+    "a provenance of half a character": lie("provenance", strings([r'{"a": "\ud800"}'], (1,))),
+    "a provenance without an end": lie("provenance", strings(["[" * 100_000], (1,))),
+    "an embedding of one number, a million million times": lie("embedding", repeated(1, 10**12)),
     "thresholds of three": lie("thresholds", floats(np.zeros((1, 3), np.float32))),
 }
 

@@ -205,7 +205,9 @@ def test_odd_http_is_refused_politely(shared: Gateway, kind: str) -> None:
     if status >= 400:
         assert b"Content-Type: application/problem+json" in head
         assert json.loads(body)["status"] == status
-        assert b"\r\nX-Request-ID: " + json.loads(body)["request_id"].encode() in head
+        request_id = json.loads(body)["request_id"]
+        assert b"\r\nX-Request-ID: " + request_id.encode() in head
+        assert request_id in shared.log.read_text()
     assert shared.http.get("/healthz").status_code == 200
 
 

@@ -15,7 +15,7 @@ from gateway import explanations
 from gateway.classify import Classifier
 from gateway.client import PredictionClient
 from gateway.context import Context, Deadline
-from gateway.errors import Expired, Overloaded
+from gateway.errors import Expired, Overloaded, TooLarge
 from gateway.heatmaps import Heatmap
 from gateway.limits import ByteBudget, Gate, Slots
 from gateway.metrics import Metrics
@@ -104,6 +104,23 @@ def test_bytes_are_given_back() -> None:
         first.hold(40)
     with budget.account() as third:
         third.hold(100)
+
+
+def test_bytes_are_held_for_a_time() -> None:
+    with ByteBudget(100).account() as account:
+        with account.holding(60):
+            assert account.held == 60
+        account.hold(100)
+
+
+def test_a_request_that_can_never_have_its_bytes_is_not_told_to_come_again() -> None:
+    budget = ByteBudget(100)
+    with budget.account() as first, budget.account() as second:
+        first.hold(60)
+        with pytest.raises(TooLarge, match="more than 100 bytes"):
+            first.hold(41)
+        with pytest.raises(Overloaded):
+            second.hold(41)
 
 
 def test_a_slot_is_waited_for_until_the_deadline() -> None:

@@ -101,9 +101,10 @@ def test_predict_as_before_answers_the_label_alone(http: FlaskClient) -> None:
     assert answer.get_json() == {"class_label": "blue"}
 
 
-def test_predict_as_before_takes_one_picture(http: FlaskClient) -> None:
+def test_predict_as_before_takes_one_picture(http: FlaskClient, server: FaultyModelServer) -> None:
     files = [(io.BytesIO(picture()), "a.jpg"), (io.BytesIO(picture()), "b.jpg")]
     assert http.post("/predict/", data={"file": files}).status_code == 400
+    assert not server.calls
 
 
 def test_predict_keeps_a_safe_request_id(http: FlaskClient) -> None:

@@ -29,6 +29,14 @@ def test_readme_names_only_make_targets_that_exist() -> None:
     assert named <= targets
 
 
+def test_readme_runs_modules_that_exist_and_no_file_of_a_package_by_its_path() -> None:
+    modules = set(re.findall(r"python -m ((?:gateway|serving|training|tests)(?:\.\w+)*)(?!\w|\.)", README))
+    assert {"gateway.cli", "serving.server", "tests.bench.gpu", "training"} <= modules
+    paths = [ROOT / module.replace(".", "/") for module in modules]
+    assert [path for path in paths if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists())] == []
+    assert re.findall(r"python \S+\.py", README) == []  # so started it does not find the other packages
+
+
 def test_readme_links_to_files_that_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert [link for link in links if not (ROOT / link).exists()] == []

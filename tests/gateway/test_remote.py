@@ -28,6 +28,7 @@ class Service:
         self.script: deque[tuple[object, int, dict[str, str]]] = deque()
         self.bodies: list[bytes] = []
         self.times: list[float] = []
+        self.budgets: list[str | None] = []
         self.app = Flask("scripted")
         self.app.post("/v1/predict")(self.reply)
         self.url = ""
@@ -35,6 +36,7 @@ class Service:
     def reply(self) -> tuple[Response, int, dict[str, str]]:
         self.bodies.append(request.get_data())
         self.times.append(time.monotonic())
+        self.budgets.append(request.headers.get("X-Request-Timeout"))
         document, status, headers = self.script.popleft() if self.script else (ANSWER, 200, {})
         return jsonify(document), status, headers
 
@@ -57,6 +59,17 @@ def test_classify_gives_the_answer(service: Service) -> None:
 def test_classify_sends_the_bytes_as_they_are(service: Service) -> None:
     Whence(service.url).classify(bytes(range(256)))
     assert service.bodies == [bytes(range(256))]
+
+
+def test_a_picture_may_take_as_long_on_the_way_as_its_sender_waits(service: Service) -> None:
+    Whence(service.url, timeout_s=45).classify(b"x")
+    assert service.budgets == ["45"]
+
+
+@pytest.mark.parametrize("url", ["museum.example", "ftp://museum.example", "http://museum..example", "http://a/\u00fc"])
+def test_an_address_that_is_none_is_told_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        Whence(url)
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
@@ -118,6 +131,14 @@ def test_a_fault_is_tried_three_times(service: Service, status: int) -> None:
     with pytest.raises(Failed):
         Whence(service.url).classify(b"x")
     assert len(service.times) == 3
+
+
+def test_a_fault_is_tried_three_times_after_a_busy_time_too(service: Service) -> None:
+    service.fails(503, times=3)
+    service.fails(500, times=9)
+    with pytest.raises(Failed):
+        Whence(service.url).classify(b"x")
+    assert len(service.times) == 6
 
 
 @pytest.mark.parametrize("status", [301, 401, 404, 405])

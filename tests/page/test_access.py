@@ -1,11 +1,13 @@
 """The page for everyone: keyboard, screen reader, phone, dark rooms; and nobody else hears of the visit."""
 
+import io
 import re
 from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 
 from tests.page.conftest import PICTURES, Service
@@ -50,6 +52,15 @@ def test_removing_a_card_leaves_the_focus_on_the_page(page: Page) -> None:
     answer(page)
     page.get_by_role("button", name="Remove").click()
     expect(page.get_by_role("button", name="Choose a picture")).to_be_focused()
+
+
+def test_removing_one_of_several_cards_leaves_the_focus_on_the_next(page: Page) -> None:
+    page.set_input_files("#file", sorted(PICTURES.glob("*.jpg"))[:3])
+    expect(page.locator(".card[data-state=accepted]")).to_have_count(3)
+    for _ in range(2):
+        page.locator(".remove").nth(1).click()
+        expect(page.locator(".remove").last).to_be_focused()
+    expect(page.locator(".remove")).to_have_count(1)
 
 
 def test_the_focus_can_be_seen(page: Page) -> None:
@@ -98,6 +109,14 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_the_words_on_buttons_keep_to_one_line_on_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 320, "height": 700})
+    answer(page)
+    boxes = [button.bounding_box() for button in page.locator(".card .actions button:visible").all()]
+    assert len(boxes) == 3
+    assert all(box and box["height"] < 40 for box in boxes)
+
+
 def test_an_answer_scrolls_into_sight_on_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 700})
     answer(page)
@@ -111,6 +130,19 @@ def test_darkness_is_followed(browser: Browser, service: Service) -> None:
     red, green, blue = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
     context.close()
     assert max(red, green, blue) < 60
+
+
+def test_ink_without_a_ground_is_seen_in_the_dark_as_the_model_sees_it(browser: Browser, service: Service) -> None:
+    context = browser.new_context(base_url=service.url, color_scheme="dark")
+    page = context.new_page()
+    page.goto("/")
+    ink = io.BytesIO()
+    Image.new("RGBA", (300, 300)).save(ink, "PNG")
+    page.set_input_files("#file", {"name": "ink.png", "mimeType": "image/png", "buffer": ink.getvalue()})
+    expect(page.locator(".card[data-state=accepted]")).to_be_visible()
+    seen = Image.open(io.BytesIO(page.locator(".shown").screenshot())).convert("RGB")
+    context.close()
+    assert seen.getpixel((150, 150)) == (255, 255, 255)
 
 
 def test_nothing_moves_for_those_who_asked_for_calm(page: Page) -> None:

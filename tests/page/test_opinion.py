@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -96,6 +97,36 @@ def test_what_the_service_does_not_take_is_told_in_words(answered: Page, databas
     say(answered, culture="<Dutch>")
     expect(answered.locator(".opinion-words")).to_contain_text("Culture is not a name of at most 64 letters")
     assert kept(database) == []
+
+
+def test_text_pasted_with_a_picture_of_it_is_text(answered: Page) -> None:
+    answered.get_by_text("Do you know where it comes from?").click()
+    answered.get_by_label("Why?").evaluate(
+        """field => {
+            const carried = new DataTransfer();
+            carried.setData("text/plain", "signed");
+            carried.items.add(new File(["GIF89a"], "image.gif", { type: "image/gif" }));
+            field.dispatchEvent(new ClipboardEvent("paste", { clipboardData: carried, bubbles: true }));
+        }"""
+    )
+    expect(answered.locator(".card")).to_have_count(1)
+
+
+# WCAG 2.2, 1.4.11: what tells where a field is has 3:1; axe-core does not look at it.
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_edge_of_a_field_can_be_seen(answered: Page, scheme: Literal["light", "dark"]) -> None:
+    answered.emulate_media(color_scheme=scheme)
+    colours = "e => [getComputedStyle(e).borderTopColor, getComputedStyle(e).backgroundColor]"
+    for field in (".opinion-culture", ".evidence-culture"):
+        edge, ground = map(luminance, answered.locator(field).evaluate(colours))
+        assert (max(edge, ground) + 0.05) / (min(edge, ground) + 0.05) >= 3
+
+
+def luminance(colour: str) -> float:
+    """WCAG's relative luminance of rgb(r, g, b)."""
+    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_axe_finds_nothing_in_the_form(answered: Page) -> None:

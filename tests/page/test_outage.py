@@ -1,16 +1,19 @@
 """The service is away, full, slow or broken: said in plain words, nothing is lost, and all can be tried again."""
 
+import io
 import json
 import re
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.fakes import Hang, fail
-from tests.page.conftest import PICTURES, Service
+from tests.page.conftest import PICTURES, Service, serving_objects
 
 PICTURE = PICTURES / "japanese-met-59669.jpg"
 PREDICT = re.compile("/v1/predict")
@@ -100,6 +103,19 @@ def test_a_slow_answer_is_waited_for(page: Page) -> None:
     expect(page.locator(".card[data-state=accepted]")).to_contain_text("French")
 
 
+def test_a_large_picture_has_longer_to_arrive_over_a_slow_line(page: Page, tmp_path: Path) -> None:
+    photograph = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)).save(photograph, "PNG")
+    with serving_objects(tmp_path, (), request_timeout_s=1) as service:
+        page.goto(service.url)
+        line = page.context.new_cdp_session(page)
+        rates = {"downloadThroughput": 10_000_000, "uploadThroughput": 1_000_000, "latency": 0, "offline": False}
+        line.send("Network.emulateNetworkConditions", rates)
+        buffer = photograph.getvalue()  # 2.4 MB
+        page.set_input_files("#file", {"name": "photograph.png", "mimeType": "image/png", "buffer": buffer})
+        expect(page.locator(".card:is([data-state=abstained], [data-state=failed])")).to_contain_text("Not sure")
+
+
 def test_all_that_failed_are_tried_again_at_once_in_their_order(page: Page) -> None:
     page.route(PREDICT, lambda route: route.fulfill(status=503), times=4)
     chosen = sorted(PICTURES.glob("*.jpg"))[:4]
@@ -111,6 +127,14 @@ def test_all_that_failed_are_tried_again_at_once_in_their_order(page: Page) -> N
     button.press("Enter")
     expect(page.locator(".card[data-state=accepted] .caption")).to_have_text([picture.name for picture in chosen])
     expect(button).to_be_hidden()
+
+
+def test_a_picture_too_large_is_told_with_what_can_be_done(page: Page) -> None:
+    told = problem("too-large", 413, "The upload is too large") | {"detail": "a picture has more than 9 bytes"}
+    page.route(PREDICT, lambda route: route.fulfill(status=413, body=json.dumps(told)))
+    page.set_input_files("#file", PICTURE)
+    words = "A picture has more than 9 bytes. A smaller copy will do, for example as JPEG"
+    expect(failed(page, "The upload is too large")).to_contain_text(words)
 
 
 def test_one_that_failed_is_tried_again_by_its_own_button(page: Page, service: Service) -> None:

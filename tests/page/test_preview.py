@@ -92,6 +92,18 @@ def test_it_survives_a_reload_with_map_and_report(answered: Page) -> None:
     shows_the_scan(answered.locator(".report-picture"))
 
 
+def test_a_webp_that_the_browser_draws_lying_is_shown_upright(page: Page) -> None:
+    pixels = np.zeros((1200, 900, 3), np.uint8)
+    pixels[:, :450, 0], pixels[:, 450:, 2] = 255, 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90).save(file, "WEBP", lossless=True, exif=exif)
+    send(page, "scan.webp", file.getvalue())
+    expect(page.locator(".kept")).to_have_count(1)
+    shows_the_scan(page.locator(".card .shown"))
+
+
 def test_the_picture_is_kept_once(answered: Page) -> None:
     kept = answered.evaluate("async () => (await (await import('/page/history.js')).kept())[0].answer")
     assert "preview" not in {*kept, *kept["explanation"]}

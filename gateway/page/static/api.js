@@ -3,6 +3,7 @@
 import { Problem, problemOf } from "./problems.js";
 
 const TIMEOUT_MS = 60_000; // longer than any deadline of the service: normally it is the service that says when it was too slow
+const LARGE = 1_000_000; // bytes that over a slow line may take all the time that the service gives unasked
 
 const BROKEN_CONTRACT = "/problems/broken-contract"; // what the service answers when a model gave it something else than it asked for
 const EVERYTHING = ["decision", "heatmaps", "neighbours", "provenance"];
@@ -28,7 +29,9 @@ export async function ask(picture, signal, { preview = false } = {}) {
  * top, explanation, preview}`. `explain` is a list of the API's kinds; `preview` is a Blob, null when it was not asked for. */
 export async function classify(picture, signal, { explain = ["decision"] } = {}) {
   const query = new URLSearchParams({ explain: explain.join(",") });
-  const { response, reply } = await post(`/v1/predict?${query}`, picture, signal).catch((problem) => explained(problem, picture, signal));
+  // The service gives no more than it is set to, however much is asked for.
+  const headers = picture.size > LARGE ? { ...BYTES, "X-Request-Timeout": TIMEOUT_MS / 1000 } : BYTES;
+  const { response, reply } = await post(`/v1/predict?${query}`, picture, signal, headers).catch((problem) => explained(problem, picture, signal));
   const prediction = reply?.predictions?.[0];
   if (!response.ok || !prediction?.decision) throw problemOf(response, response.ok ? prediction?.problem : reply);
   const { preview, ...explanation } = prediction.explanation ?? {};
@@ -48,7 +51,7 @@ export async function say({ requestId, explanation }, { culture, note }, key, si
 const BYTES = { "Content-Type": "application/octet-stream" };
 
 /** The whole response, with the JSON in it as `reply`: null when it is none. */
-async function post(address, body, signal, headers = BYTES) {
+async function post(address, body, signal, headers) {
   try {
     const response = await fetch(address, {
       method: "POST",

@@ -16,7 +16,7 @@ export class Card {
     this.kept = submission.entry?.id ?? null; // its id among the kept answers
     this.keeping = null; // until it is kept, or refused
     this.report = null; // once there is an answer
-    this.drawable = null; // true or false, when the browser has tried to draw the picture
+    this.drawable = null; // true or false, when the browser has tried to draw the picture as the model sees it
     this.removed = new AbortController();
     this.element = document.getElementById("card").content.cloneNode(true).firstElementChild;
     this.#draw();
@@ -123,7 +123,7 @@ export class Card {
     const { name, picture, sample } = this.submission;
     const image = this.#part("shown");
     image.hidden = !picture;
-    this.drawable = picture ? this.show(picture) : Promise.resolve(false);
+    this.drawable = picture ? this.show(picture).then(async (drawn) => drawn && !(await mayLie(picture))) : Promise.resolve(false);
     image.alt = sample ? sample.title : `Your picture ${name}`;
     this.#part("caption").replaceChildren(...(sample ? credit(sample) : [name]));
     this.#part("remove").setAttribute("aria-label", `Remove ${name}`);
@@ -155,6 +155,12 @@ export class Card {
   #part(name) {
     return this.element.querySelector(`.${name}`);
   }
+}
+
+/** Whether `picture` is a WebP with EXIF, which says where its top is: the service goes by it, browsers do not. */
+async function mayLie(picture) {
+  const head = new Uint8Array(await picture.slice(0, 21).arrayBuffer().catch(() => []));
+  return String.fromCharCode(...head.slice(8, 16)) === "WEBPVP8X" && (head[20] & 8) > 0;
 }
 
 function credit({ title, artist, date, url }) {

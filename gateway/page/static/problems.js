@@ -19,6 +19,11 @@ const WORDS = {
   "/problems/internal": ["The service failed", "Whoever runs it finds the cause under the number of this request."],
 };
 
+// What somebody can do, after the service's own words.
+const ADVICE = {
+  "/problems/too-large": "A smaller copy will do, for example as JPEG: the model looks at a small one anyway.",
+};
+
 /** What went wrong, in words for people. `type` is the service's, null when it did not say it; `requestId` finds it in its log;
  * `passing`: it may work if asked again. */
 export class Problem extends Error {
@@ -40,7 +45,7 @@ export function problemOf(response, document) {
   const requestId = document?.request_id ?? response.headers.get("X-Request-ID");
   const [title, detail = ""] = WORDS[document?.type] ?? (document?.title ? [document.title, document.detail] : foreign(status));
   const { detail: sentence } = new Problem(title, detail);
-  return new Problem(title, [sentence, passing && again(response)].filter(Boolean).join(" "), { type: document?.type, requestId, passing });
+  return new Problem(title, [sentence, ADVICE[document?.type], passing && again(response)].filter(Boolean).join(" "), { type: document?.type, requestId, passing });
 }
 
 /** What something between the page and the service said by its status alone. */

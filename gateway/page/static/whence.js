@@ -113,12 +113,14 @@ function reopen(entry) {
 
 function discard(card) {
   const waiting = queue.indexOf(card);
+  const place = [...results.children].indexOf(card.element);
   if (waiting >= 0) queue.splice(waiting, 1);
   cards.delete(card.element);
   card.remove();
   printer.refresh();
   offerAgain();
-  choose.focus(); // the button that had the focus is gone
+  const left = results.querySelectorAll(".remove");
+  (left[Math.min(place, left.length - 1)] ?? choose).focus(); // the button that had the focus is gone
 }
 
 function tell(words) {
@@ -158,6 +160,7 @@ addEventListener("drop", (event) => {
   takeFiles(event.dataTransfer.files);
 });
 addEventListener("paste", (event) => {
+  if (event.target.closest?.(".opinion-form input")) return; // office programs copy text with a picture of it
   if (event.clipboardData.files.length) takeFiles(event.clipboardData.files);
 });
 
