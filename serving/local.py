@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,12 +18,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from serving.contract import MODEL_NAME
 
+LOOPBACK: Final = "127.0.0.1"  # where the model server listens
 ROOT: Final = Path(__file__).resolve().parent.parent
 INT8: Final = "openvino-int8"
 START_LIMIT_S: Final = 180.0  # first answer after a cold start; a few seconds are usual
@@ -34,20 +37,23 @@ def main(argv: list[str] | None = None) -> int:
     """Run until a signal comes. Returns the exit status: 0 after a signal, 1 when something did not start."""
     options = _options(argv)
     stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: its terminal was closed
+        if name is not signal.SIGHUP or signal.getsignal(name) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(name, lambda *_: stop.set())
     try:
-        _require_free(options.host, options.port, options.grpc_port, options.rest_port)
+        _require_free(options.host, options.port)
+        _require_free(LOOPBACK, options.grpc_port, options.rest_port)
         _export(options)
         return _serve(options, stop)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:  # OSError: a Python that is not there
         say(f"could not start: {error}")
         return 1
 
 
 def say(text: str) -> None:
     """One line for the person at the terminal."""
-    print(f"==> {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal is gone
+        print(f"==> {text}", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -134,7 +140,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
-    url = f"http://{options.host}:{options.port}"
+    url = f"{'https' if os.environ.get('WHENCE_TLS_CERT_FILE') else 'http'}://{options.host}:{options.port}"
     server, gateway = _model_server(options), _gateway(options)
     begin = time.monotonic()
     ready = False
@@ -145,7 +151,10 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
             gateway.keep_running()
             if ready:
                 continue
-            if _answers(f"{url}/readyz"):
+            if os.environ.get("WHENCE_TLS_CLIENT_CA_FILE"):  # we have no certificate to ask with
+                ready = True
+                say(f"Whence will be ready soon: {url}   (Ctrl-C ends it)")
+            elif _answers(f"{url}/readyz"):
                 ready = True
                 say(f"Whence is ready after {time.monotonic() - begin:.1f} s: {url}   (Ctrl-C ends it)")
             elif time.monotonic() - begin > START_LIMIT_S:
@@ -178,7 +187,7 @@ def _gateway(options: argparse.Namespace) -> Process:
     # What the person set stands; the rest of the settings are the defaults that the README lists.
     release = ROOT / "training/release"
     defaults = {
-        "WHENCE_BACKEND": f"dns:///127.0.0.1:{options.grpc_port}",
+        "WHENCE_BACKEND": f"dns:///{LOOPBACK}:{options.grpc_port}",
         "WHENCE_LOG_LEVEL": "warning",
         "WHENCE_INDEX": str(release / "index"),
         "WHENCE_FEEDBACK_DATABASE": f"sqlite:///{ROOT / 'var/feedback.sqlite3'}",
@@ -193,8 +202,10 @@ def _environ() -> dict[str, str]:
 
 
 def _answers(url: str) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # our own process, under whatever name it has
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - our own address, made above
+        with urllib.request.urlopen(url, timeout=2, context=context) as reply:  # noqa: S310 - our own, made above
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False

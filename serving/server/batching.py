@@ -153,7 +153,7 @@ class Scheduler:
         if rows > self._parameters.request_rows:
             most = self._parameters.request_rows
             raise InvalidArgument(f"the request has {rows} rows, expected at most {most} (max_batch_size)")
-        size = self._parameters.batch_rows
+        size = self._parameters.piece_rows
         return [
             (min(size, rows - start), {name: array[start : start + size] for name, array in inputs.items()})
             for start in range(0, rows, size)
@@ -185,14 +185,13 @@ class Scheduler:
 
     def _work(self) -> None:
         while batch := self._take():
-            tasks, version = batch.tasks, batch.tasks[0].version
+            tasks = batch.tasks
             try:
                 self._run(batch)
             except ServingError as error:
                 _fail(tasks, error)
             except Exception:
-                event(logging.ERROR, "the model failed", traceback=True, model=version.model, version=version.number)
-                _fail(tasks, Internal("the model failed; the server's log says why"))
+                _fail(tasks, _failure(tasks[0]))
             finally:
                 self._done()
 
@@ -213,7 +212,8 @@ class Scheduler:
                         return _Batch(tasks, narrow)
                 elif self._lines:
                     oldest = min(line[0].enqueued for line in self._lines.values())
-                    self._changed.wait(max(0.0, oldest + self._parameters.timeout_s - now))
+                    left = oldest + self._parameters.timeout_s - now
+                    self._changed.wait(min(max(0.0, left), threading.TIMEOUT_MAX))
                 elif self._closed:
                     return None
                 else:
@@ -297,7 +297,12 @@ class Scheduler:
 
     def _timed(self, task: Task, inputs: Arrays, rows: int, padded: int, narrow: bool) -> Arrays:
         start = time.monotonic()
-        outputs = task.version.servable.run(task.signature.name, inputs, narrow=narrow)
+        try:
+            outputs = task.version.servable.run(task.signature.name, inputs, narrow=narrow)
+        except ServingError:
+            raise
+        except Exception:
+            raise _failure(task) from None
         self._metrics.ran(task.version.model, time.monotonic() - start, rows=rows, padded=padded)
         return outputs
 
@@ -312,6 +317,13 @@ def _stack(tasks: Sequence[Task], padded: int) -> Arrays:
             parts.append(np.repeat(last[-1:], padded - rows, axis=0))
         stacked[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return stacked
+
+
+def _failure(task: Task) -> Internal:
+    """What the caller is told of the exception that is being handled; the log has the rest."""
+    version = task.version
+    event(logging.ERROR, "the model failed", traceback=True, model=version.model, version=version.number)
+    return Internal("the model failed; the server's log says why")
 
 
 def _fail(tasks: Sequence[Task], error: ServingError) -> None:

@@ -58,6 +58,7 @@ class Batching:
     queue_batches: int = 10  # full batches that may wait for one version and signature
     threads: int = 1  # runs at the same time; TensorFlow Serving takes one per core
     narrow_runs: int = 1  # runs at the same time, each on its part of the cores, while so many requests wait; 1: never
+    splitting: bool = False  # a request with more rows than batch_rows is cut; else it is a run of its own
     allowed_rows: tuple[int, ...] = ()  # sizes to pad to; empty: as they come
 
     @property
@@ -65,8 +66,15 @@ class Batching:
         """Most rows that may wait for one version and signature."""
         return self.queue_batches * self.batch_rows
 
+    @property
+    def piece_rows(self) -> int:
+        """Most rows of a request that stay together, in one run."""
+        return self.batch_rows if self.splitting else self.request_rows
+
     def side_by_side(self, runs: int) -> "Batching":
         """The same with narrow runs: together they have as many rows as one run had, but not less than a few each.
+
+        A request that may not be cut keeps its rows, in a run that it shares with nobody.
 
         Each has an allowed size. Where only that of the whole batch is large enough there are none: padded to it, each
         would be as much work as the one run.
@@ -153,6 +161,7 @@ def read_batching(path: Path) -> Batching:
         timeout_s=value("batch_timeout_micros", 0, least=0) / 1e6,
         queue_batches=value("max_enqueued_batches", Batching.queue_batches),
         threads=value("num_batch_threads", Batching.threads),
+        splitting=splitting,
         allowed_rows=allowed,
     )
 

@@ -118,11 +118,11 @@ class Metrics:
         """What the server computes with; `threads` is `runners x threads inside one operation`."""
         self._info.labels(engine, precision, threads).set(1)
 
-    def requested(self, model: str, api: str, status: str, seconds: float) -> None:
-        """A request was answered. Latency counts successes only, as in TensorFlow Serving."""
+    def requested(self, model: str, status: str, seconds: float) -> None:
+        """A Predict was answered. Latency counts successes only, as in TensorFlow Serving."""
         self._requests.add(model, status)
         if status == "OK":
-            self._request_latency.labels(model, api, "GRPC").observe(seconds * 1e6)
+            self._request_latency.labels(model, "Predict", "GRPC").observe(seconds * 1e6)
 
     def waiting(self, model: str, rows: int) -> None:
         """Rows joined the line, or left it."""

@@ -121,11 +121,17 @@ class Models:
 
     def _find(self, spec: ModelSpec) -> Version:
         number = self._number(spec)
-        versions = sorted(self._of(spec.name), key=lambda version: -version.number)
-        asked = [version for version in versions if number in (None, version.number)]
-        for version in asked:
-            if version.try_acquire():
-                return version
+        while True:
+            versions = sorted(self._of(spec.name), key=lambda version: -version.number)
+            asked = [version for version in versions if number in (None, version.number)]
+            for version in asked:
+                if version.try_acquire():
+                    return version
+            # A newer version may have taken the place of the one before it between our two looks.
+            if not any(
+                version.state == AVAILABLE for version in self._of(spec.name) if number in (None, version.number)
+            ):
+                break
         what = f"model {spec.name!r}" if number is None else f"version {number} of model {spec.name!r}"
         if any(version.state in (START, LOADING) for version in asked):
             raise Unavailable(f"{what} is still loading")

@@ -18,8 +18,9 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving.server import cpu
 from serving.server.engine import Arrays, Signature, Spec
+from serving.server.errors import InvalidArgument
 from serving.server.requests import DEFAULT_SIGNATURE
-from serving.server.tensors import check_shape
+from serving.server.tensors import check_shape, shape_text
 
 IR: Final = "model.xml"  # beside it: model.bin
 NOTES: Final = "signatures"  # runtime information of the graph: signature -> names of its outputs, with commas
@@ -100,12 +101,18 @@ class IntermediateRepresentation:
         """All outputs of a signature, copied out of OpenVINO's buffers.
 
         Raises:
-            InvalidArgument: A shape that the signature does not have.
+            InvalidArgument: A shape that the signature does not have, or one that holds no values.
             RuntimeError: OpenVINO failed; it has no kinds of errors that would tell the caller's fault from ours.
         """
         names = self.signatures[signature]
         for name, spec in names.inputs.items():
             check_shape(name, inputs[name].shape, spec)
+            # A node that cannot take an empty batch fails, and on one thread OpenVINO 2026.4 keeps silent: it answers
+            # what it answered before, and does so again to the next callers who send as many rows as that run had.
+            if not inputs[name].size:
+                raise InvalidArgument(
+                    f"input {name!r} has shape {shape_text(inputs[name].shape)}, which holds no values"
+                )
         request = self._idle[signature].get()
         try:
             found = request.infer({name: inputs[name] for name in names.inputs}, share_inputs=True)

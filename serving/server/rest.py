@@ -22,7 +22,7 @@ from serving.server.models import Models
 from serving.server.services import metadata
 
 _MODEL: Final = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?"
+    r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?"
 )
 _HTTP: Final = {  # TensorFlow Serving's http_rest_api_util maps the same way
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -94,7 +94,7 @@ class _Pages:
         if path == self._prometheus_path:
             return 200, "text/plain; version=0.0.4; charset=utf-8", self._metrics.text()
         match = _MODEL.fullmatch(path)
-        if match is None:
+        if match is None or int(match["version"] or 0) >= 1 << 63:
             return _error(404, "unknown path, expected /v1/models/<name>[/versions/<n>|/labels/<label>][/metadata]")
         spec = ModelSpec(name=match["name"])
         if match["version"]:

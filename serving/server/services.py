@@ -23,6 +23,7 @@ from serving.server.models import Models
 
 SIGNATURE_DEF: Final = "signature_def"
 _CLOCK_SLACK_S: Final = 0.05
+_MOST_TEXT: Final = 600  # characters of an error: gRPC's clients refuse trailers of 8 KiB, and one may take 12 bytes
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Request = TypeVar("_Request")
@@ -44,9 +45,9 @@ class PredictionService:
         """What a gRPC server needs to offer this service."""
         return _handler(
             self.name,
-            Predict=(self._counted("Predict", self._predict), predict_pb2.PredictRequest),
+            Predict=(self._counted(self._predict, metrics=True), predict_pb2.PredictRequest),
             GetModelMetadata=(
-                self._counted("GetModelMetadata", self._metadata),
+                self._counted(self._metadata, metrics=False),  # as in TensorFlow Serving
                 get_model_metadata_pb2.GetModelMetadataRequest,
             ),
         )
@@ -76,9 +77,9 @@ class PredictionService:
             return metadata(version.model, version.number, version.servable.signature_def_map)
 
     def _counted(
-        self, api: str, method: Callable[[Any, Context], Coroutine[Any, Any, _Reply]]
+        self, method: Callable[[Any, Context], Coroutine[Any, Any, _Reply]], *, metrics: bool
     ) -> Callable[[Any, Context], Coroutine[Any, Any, _Reply]]:
-        """The method, its outcome counted before the caller hears of it."""
+        """The method, waited for by `idle`, and its outcome counted before the caller hears of it."""
 
         async def counted(request: Any, context: Context) -> _Reply:
             start = time.monotonic()
@@ -98,7 +99,8 @@ class PredictionService:
             finally:
                 name = request.model_spec.name
                 known = name if name in self._models.names else "unknown"  # callers must not make labels up
-                self._metrics.requested(known, api, status.name, time.monotonic() - start)
+                if metrics:
+                    self._metrics.requested(known, status.name, time.monotonic() - start)
                 self._active -= 1
                 if self._active == 0:
                     self._idle.set()
@@ -185,10 +187,16 @@ def _translated(
             return await _foreseen(method(request, context))
         except ServingError as error:
             failure = error
-        await context.abort(failure.code, str(failure))
+        await context.abort(failure.code, _short(str(failure)))
         raise AssertionError("abort raises")
 
     return answer
+
+
+def _short(text: str) -> str:
+    """Its beginning and its end: what callers send is quoted, and may be as long as they like."""
+    half = _MOST_TEXT // 2
+    return text if len(text) <= _MOST_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 async def _foreseen(work: Awaitable[_Reply]) -> _Reply:

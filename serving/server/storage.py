@@ -34,4 +34,9 @@ def fingerprint(path: Path) -> Fingerprint:
 def _is_version(entry: "os.DirEntry[str]") -> bool:
     # 19 digits fit the int64 of the API; "007" would be a second name for version 7.
     name = entry.name
-    return name.isascii() and name.isdecimal() and str(int(name)) == name and int(name) < 1 << 63 and entry.is_dir()
+    if not (name.isascii() and name.isdecimal() and str(int(name)) == name and int(name) < 1 << 63):
+        return False
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or into a folder that we may not look into
+        return False

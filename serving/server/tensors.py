@@ -13,6 +13,7 @@ from serving.server.errors import InvalidArgument
 
 # A TensorProto may hold one value and a shape, meaning "all are that"; this bounds what a few bytes can ask for.
 MAX_FILLED_BYTES: Final = 64 << 20
+_STRING_BYTES: Final = 24  # of each string in TensorFlow's memory, beside its text (tstring, ctstring_internal.h)
 
 _FIELDS: Final = {
     types_pb2.DT_FLOAT: "float_val",
@@ -88,7 +89,7 @@ def to_numpy(name: str, tensor: tensor_pb2.TensorProto) -> NDArray[Any]:
         raise InvalidArgument(
             f"input {name!r} has {sent} bytes of tensor_content, expected {size} for {shape_text(shape)}"
         )
-    return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
+    return _shaped(name, np.frombuffer(tensor.tensor_content, dtype), shape)
 
 
 def to_proto(array: NDArray[Any]) -> tensor_pb2.TensorProto:
@@ -112,8 +113,20 @@ def _values(name: str, tensor: tensor_pb2.TensorProto, dtype: np.dtype[Any]) -> 
 def _fill(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Gives flat values their shape. As in TensorFlow, the last value stands for all that are left out."""
     elements = math.prod(shape)
-    if 0 < values.size < elements and elements * values.itemsize <= MAX_FILLED_BYTES:
+    if 0 < values.size < elements and elements * _bytes(values[-1:]) <= MAX_FILLED_BYTES:
         values = np.concatenate([values, np.repeat(values[-1:], elements - values.size)])
     if values.size != elements:
         raise InvalidArgument(f"input {name!r} has {values.size} values, expected {elements} for {shape_text(shape)}")
-    return values.reshape(shape)
+    return _shaped(name, values, shape)
+
+
+def _bytes(one: NDArray[Any]) -> int:
+    """What each copy of a value costs; [1]. TensorFlow copies the text of a string too."""
+    return _STRING_BYTES + len(one[0]) if one.dtype == object else one.itemsize
+
+
+def _shaped(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        return values.reshape(shape)
+    except ValueError as error:  # more dimensions, or, where one of them is 0, more bytes than numpy can address
+        raise InvalidArgument(f"input {name!r} has an impossible shape: {error}") from None

@@ -77,7 +77,7 @@ class Version:
 
     def loaded(self, servable: Servable) -> None:
         """The load and its warmup are done: requests may come."""
-        self._servable, self.failure = servable, None
+        self._servable, self.failure, self.tries = servable, None, 0
         self._enter(AVAILABLE)
 
     def try_acquire(self) -> bool:

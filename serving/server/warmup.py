@@ -45,8 +45,8 @@ def warm_up(path: Path, servable: Servable, batching: Batching, *, rest: float =
             continue
         call = read(log.predict_log.request, servable)
         # A request with more rows than a run may have is cut to a run's size, as it would be when it is served.
-        cut = batching.enabled and (call.rows or 0) > batching.batch_rows
-        inputs = {name: array[: batching.batch_rows] if cut else array for name, array in call.inputs.items()}
+        cut = batching.enabled and (call.rows or 0) > batching.piece_rows
+        inputs = {name: array[: batching.piece_rows] if cut else array for name, array in call.inputs.items()}
         for narrow in servable.widths(call.signature.name):
             start = time.monotonic()
             servable.run(call.signature.name, inputs, narrow=narrow)

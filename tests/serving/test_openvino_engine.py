@@ -58,6 +58,19 @@ def save_picky(directory: Path) -> Path:
     return directory
 
 
+def save_pooled(directory: Path) -> Path:
+    """A version directory: the largest value of each picture uint8 [N, 2, 2, 3]; OpenVINO pools no batch of none."""
+    pictures = op.parameter(ov.PartialShape([-1, 2, 2, 3]), np.uint8, name="images")
+    pictures.output(0).set_names({"images"})
+    planes = op.transpose(op.convert(pictures, "f32"), op.constant(np.array([0, 3, 1, 2])))
+    pooled = op.max_pool(planes, [1, 1], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+    largest = op.reduce_max(pooled, np.array([1, 2, 3]))
+    largest.output(0).set_names({"largest"})
+    directory.mkdir(parents=True)
+    ov.save_model(ov.Model([op.result(largest, name="largest")], [pictures], "pooled"), directory / "model.xml")
+    return directory
+
+
 def pictures(*greys: int) -> dict[str, Any]:
     return {"images": np.stack([np.full((2, 2, 3), grey, np.uint8) for grey in greys])}
 
@@ -128,6 +141,17 @@ def test_what_a_narrow_engine_leaves_out_is_computed_by_the_wide_one(directory: 
 def test_a_shape_that_does_not_fit_is_an_invalid_argument(directory: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"'images' has shape \[1,3,3,3\], expected \[-1,2,2,3\]"):
         load(directory).run("serving_default", {"images": np.zeros((1, 3, 3, 3), np.uint8)})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_empty_batch_is_refused_and_gets_nobody_elses_answer(tmp_path: Path, threads: int) -> None:
+    from serving.server.openvino_engine import OpenVinoEngine
+
+    servable = OpenVinoEngine(threads=threads, runs=1).load(save_pooled(tmp_path / "1"))
+    assert servable.run("serving_default", pictures(7))["largest"].tolist() == [7]
+    with pytest.raises(InvalidArgument, match=r"'images' has shape \[0,2,2,3\], which holds no values"):
+        servable.run("serving_default", {"images": np.zeros((0, 2, 2, 3), np.uint8)})
+    assert servable.run("serving_default", pictures(200))["largest"].tolist() == [200]
 
 
 @pytest.mark.skipif(cpu.available_cores() < 2, reason="on one thread OpenVINO 2026.4 does not say that a node failed")

@@ -1,5 +1,6 @@
 """Dynamic batching: who shares a run, who waits, who is turned away."""
 
+import gzip
 import threading
 import time
 from collections.abc import Iterator
@@ -105,6 +106,16 @@ def test_batch_timeout_makes_a_lone_request_wait(base_path: Path, tmp_path: Path
         assert time.monotonic() - start >= 0.3
 
 
+def test_a_batch_timeout_longer_than_any_clock_waits_until_the_batch_is_full(base_path: Path, tmp_path: Path) -> None:
+    batching = f"max_batch_size {{ value: 2 }} batch_timeout_micros {{ value: {2**63 - 1} }}"
+    with running(serving(base_path, tmp_path, batching)) as client:
+        calls = []
+        for waiting in (1, 0):
+            calls.append(client.begin({"x": ROW}, "rows"))
+            wait_until(lambda waiting=waiting: client.metric(WAITING, model_name="zoo") == waiting, "it waits, or runs")
+        assert [call.result().outputs["rows"].int_val[0] for call in calls] == [2, 2]
+
+
 def test_a_batch_is_padded_to_an_allowed_size_and_the_padding_is_not_returned(base_path: Path, tmp_path: Path) -> None:
     batching = "max_batch_size { value: 8 } allowed_batch_sizes: 2 allowed_batch_sizes: 8"
     with running(serving(base_path, tmp_path, batching)) as client:
@@ -120,6 +131,14 @@ def test_a_large_request_is_split_and_put_together_again(base_path: Path, tmp_pa
         assert client.predict({"x": x}, "rows")["rows"].tolist() == [4] * 8 + [2] * 2
 
 
+def test_a_request_that_may_not_be_split_stays_whole_on_any_number_of_cores(base_path: Path, tmp_path: Path) -> None:
+    argv = [*serving(base_path, tmp_path, "max_batch_size { value: 8 }"), "--narrow_runs=2"]
+    with running(argv) as client:
+        assert client.predict({"values": np.int32([7] * 8)}, "distinct")["values"].tolist() == [7]
+        assert client.predict({"x": np.ones((8, 2), np.float32)}, "rows")["rows"].tolist() == [8] * 8
+        assert client.refused({"x": np.ones((9, 2), np.float32)})[0] == "INVALID_ARGUMENT"
+
+
 def test_one_caller_that_the_model_refuses_does_not_fail_the_others(server: Client) -> None:
     busy = held(server, 0.4)
     good = [server.begin({"x": np.float32([[4, 9]])}, "picky") for _ in range(3)]
@@ -127,6 +146,15 @@ def test_one_caller_that_the_model_refuses_does_not_fail_the_others(server: Clie
     busy.result()
     assert [call.result().outputs["y"].tensor_content for call in good] == [np.float32([2, 3]).tobytes()] * 3
     assert failure(bad.result)[0] == "INVALID_ARGUMENT"
+
+
+def test_one_caller_at_whose_values_the_model_fails_does_not_fail_the_others(server: Client) -> None:
+    busy = held(server, 0.4)
+    good = [server.begin({"packed": [gzip.compress(b"tulip")]}, "unpack") for _ in range(3)]
+    bad = server.begin({"packed": [b"no gzip"]}, "unpack")
+    busy.result()
+    assert [call.result().outputs["text"].string_val[:] for call in good] == [[b"tulip"]] * 3
+    assert failure(bad.result) == ("INTERNAL", "the model failed; the server's log says why")
 
 
 def test_a_full_queue_turns_requests_away_at_once(narrow: Client) -> None:

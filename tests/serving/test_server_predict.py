@@ -136,6 +136,26 @@ def test_predict_refuses_to_fill_gigabytes_from_one_value(server: Client) -> Non
     assert (code, "1 values, expected" in text) == ("INVALID_ARGUMENT", True), text
 
 
+def test_predict_refuses_to_fill_gigabytes_from_one_string(server: Client) -> None:
+    code, text = server.refused({"text": raw([1_000_000], dtype=7, string_val=[b"a" * 1000])}, "upper")
+    assert (code, "1 values, expected 1000000" in text) == ("INVALID_ARGUMENT", True), text
+    filled = server.predict({"text": raw([3], dtype=7, string_val=[b"a" * 1000])}, "upper")
+    assert filled["upper"].tolist() == [b"A" * 1000] * 3
+
+
+def test_predict_refuses_a_shape_of_more_bytes_than_there_are_addresses(server: Client) -> None:
+    code, text = server.refused({"x": raw([0, 2]), "z": raw([0, 1 << 62])}, "pair")
+    assert (code, "input 'z' has an impossible shape" in text) == ("INVALID_ARGUMENT", True), text
+
+
+def test_predict_quotes_no_more_than_a_client_of_grpc_can_read(server: Client) -> None:
+    for word in ("a" * 1_000_000, "\U0001f3a8" * 100_000):
+        code, text = server.refused({"x": X}, word)
+        assert code == "FAILED_PRECONDITION"
+        assert text.startswith("serving signature '" + word[:9])
+        assert text.endswith(", upper")
+
+
 def test_predict_refuses_an_integer_that_does_not_fit_its_type(server: Client) -> None:
     code, text = server.refused({"pixels": raw([1], dtype=4, int_val=[256])}, "bytes")
     assert (code, "out of the range of uint8" in text) == ("INVALID_ARGUMENT", True), text

@@ -5,6 +5,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -18,6 +19,7 @@ from serving.server.config import ConfigError
 from serving.server.server import Server
 from serving.server.tensorflow_engine import TensorFlowEngine
 from tests.serving.running import Client, failure, free_port, running, wait_until
+from tests.serving.zoo import publish
 
 pytestmark = pytest.mark.training
 
@@ -101,6 +103,7 @@ def test_rest_answers_metadata_as_tensorflow_serving_does(server: Client) -> Non
         ("/v1/models/zoo/labels/stable", 400),
         ("/v1/models/zoo/versions/newest", 404),
         ("/v1/models/zoo/versions/99999999999999999999", 404),
+        ("/v1/models/zoo/versions/9223372036854775808", 404),
         ("/v1/models/", 404),
         ("/v1/models/../../etc/passwd", 404),
         ("/", 404),
@@ -110,6 +113,13 @@ def test_rest_refuses_a_wrong_address_in_json(server: Client, path: str, status:
     answered, body = server.get(path)
     assert answered == status
     assert set(json.loads(body)) == {"error"}
+
+
+def test_rest_knows_versions_that_are_named_after_nanoseconds(tmp_path: Path, zoo: Path) -> None:
+    publish(zoo, tmp_path / "zoo", 1764026401123456789)
+    with running(["--model_name=zoo", f"--model_base_path={tmp_path}/zoo"]) as client:
+        (status,) = client.get_json("/v1/models/zoo/versions/1764026401123456789")["model_version_status"]
+        assert (status["version"], status["state"]) == ("1764026401123456789", "AVAILABLE")
 
 
 def test_rest_does_not_predict(server: Client) -> None:
@@ -149,6 +159,13 @@ def test_metrics_count_requests_by_status(server: Client) -> None:
     server.refused({"x": X[:, :1]})
     after = [server.metric(count, model_name="zoo", status=status) for status in ("OK", "INVALID_ARGUMENT")]
     assert [a - b for a, b in zip(after, before, strict=True)] == [1, 1]
+
+
+def test_metrics_count_predictions_only_as_tensorflow_serving_does(server: Client) -> None:
+    count = ":tensorflow:serving:request_count"
+    before = server.metric(count, model_name="zoo", status="OK")
+    server.metadata("signature_def")
+    assert server.metric(count, model_name="zoo", status="OK") == before
 
 
 def test_metrics_count_a_deadline_as_such(server: Client) -> None:

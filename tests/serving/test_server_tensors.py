@@ -1,5 +1,7 @@
 """TensorProto to numpy and back, for every type that a model may have."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -47,6 +49,15 @@ def test_complex_numbers_are_read_from_content_only() -> None:
         tensors.to_numpy("x", tensor)
     tensor.tensor_content = array.tobytes()
     np.testing.assert_array_equal(tensors.to_numpy("x", tensor), array)
+
+
+@pytest.mark.parametrize("fields", [{"float_val": [1]}, {"tensor_content": bytes(4)}])
+def test_more_dimensions_than_numpy_has_are_refused(fields: dict[str, Any]) -> None:
+    tensor = tensor_pb2.TensorProto(dtype=tf.float32.as_datatype_enum, **fields)
+    tensor.tensor_shape.CopyFrom(tf.TensorShape([1] * 65).as_proto())
+    assert tensors.check("x", tensor, Spec(1, None)) == (1,) * 65
+    with pytest.raises(InvalidArgument, match="input 'x' has an impossible shape"):
+        tensors.to_numpy("x", tensor)
 
 
 def test_strings_keep_their_bytes() -> None:

@@ -1,8 +1,9 @@
 """Versions and models: what is loaded, when, and that nobody who asks meanwhile notices."""
 
 import shutil
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving.server.config import Batching
-from serving.server.engine import Arrays
+from serving.server.config import Batching, LoadPolicy, ModelConfig
+from serving.server.engine import Arrays, Servable, Signature
+from serving.server.metrics import Metrics
+from serving.server.models import Models
 from serving.server.tensorflow_engine import TensorFlowEngine
 from serving.server.warmup import warm_up
 from serving.server.widths import TwoWidths
@@ -23,6 +27,31 @@ pytestmark = pytest.mark.training
 
 X = np.ones((1, 2), np.float32)
 Write = Callable[[str, str], Path]
+
+
+class Nothing:
+    """Loaded in no time."""
+
+    signatures: Mapping[str, Signature] = {}
+    signature_def_map: Any = None
+
+    def widths(self, signature: str) -> tuple[bool, ...]:
+        return (False,)
+
+    def run(self, signature: str, inputs: Arrays, *, narrow: bool = False) -> Arrays:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class NothingEngine:
+    """Takes any directory."""
+
+    name = precision = "none"
+
+    def load(self, path: Path) -> Servable:
+        return Nothing()
 
 
 def one_model(base_path: Path, *more: str) -> list[str]:
@@ -189,6 +218,18 @@ def test_a_failed_load_is_tried_again_a_limited_number_of_times(base_path: Path,
         assert client.metric(attempts, status="fail") == 3
 
 
+def test_a_version_that_was_good_has_all_its_tries_when_it_comes_back(base_path: Path, zoo: Path, file: Write) -> None:
+    monitoring = file("monitoring.config", "prometheus_config { enable: true }")
+    again = ["--max_num_load_retries=1", "--load_retry_interval_micros=20000"]
+    with running(one_model(base_path, f"--monitoring_config_file={monitoring}", *again)) as client:
+        second = publish(zoo, base_path, 2)
+        wait_until(lambda: client.states() == {1: "END", 2: "AVAILABLE"}, "version 2 has replaced version 1")
+        (base_path / "1/saved_model.pb").unlink()
+        shutil.rmtree(second)
+        failed = ":tensorflow:cc:saved_model:load_attempt_count"
+        wait_until(lambda: client.metric(failed, status="fail") == 2, "one try, and one more", 5)
+
+
 def test_a_failed_load_is_tried_again_at_its_own_pace_however_seldom_the_disk_is_looked_at(
     base_path: Path, file: Write
 ) -> None:
@@ -207,6 +248,46 @@ def test_directories_whose_name_is_no_version_are_ignored(base_path: Path) -> No
     (base_path / "8").write_text("a file")
     with running(one_model(base_path)) as client:
         assert client.states() == {1: "AVAILABLE"}
+
+
+def test_a_link_in_a_circle_does_not_hide_the_versions_beside_it(base_path: Path) -> None:
+    (base_path / "9").symlink_to("9")
+    with running(one_model(base_path)) as client:
+        assert client.states() == {1: "AVAILABLE"}
+
+
+def test_whoever_asks_while_versions_follow_each_other_finds_one(tmp_path: Path) -> None:
+    """Threads change places as often as they can, so that a version goes between two looks at it."""
+    base_path, spec, end = tmp_path / "zoo", ModelSpec(name="zoo"), threading.Event()
+    (base_path / "1").mkdir(parents=True)
+    models = Models(
+        [ModelConfig("zoo", base_path)], NothingEngine(),
+        policy=LoadPolicy(poll_s=0.001), batching=Batching(), metrics=Metrics(), on_change=lambda: None,
+    )  # fmt: skip
+
+    def ask() -> int:
+        count = 0
+        while not end.is_set():
+            with models.using(spec):
+                count += 1
+        return count
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    models.start()
+    try:
+        wait_until(lambda: models.is_ready("zoo"), "version 1 is AVAILABLE")
+        with ThreadPoolExecutor(2) as pool:
+            callers = [pool.submit(ask) for _ in range(2)]
+            for number in range(2, 200):
+                (base_path / str(number)).mkdir()
+                wait_until(lambda number=number: models.statuses(spec)[0].version == number, "it is seen")
+            end.set()
+            assert all(caller.result() for caller in callers)
+    finally:
+        end.set()
+        sys.setswitchinterval(interval)
+        models.close()
 
 
 def test_a_folder_that_vanishes_leaves_the_loaded_version_alone(base_path: Path) -> None:

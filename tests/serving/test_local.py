@@ -1,0 +1,143 @@
+"""`make run` without what it starts: two stand-ins that do nothing but live, and answer at /readyz."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.serving.running import free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+STAND_IN = """\
+import http.server, os, pathlib, signal, ssl, sys
+pathlib.Path(__file__).with_name(f"{os.getpid()}.pid").touch()
+if "--bind" not in sys.argv:  # the model server
+    signal.pause()
+
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+host, port = sys.argv[sys.argv.index("--bind") + 1].split(":")
+server = http.server.HTTPServer((host, int(port)), Ready)
+if certificate := os.environ.get("WHENCE_TLS_CERT_FILE"):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, os.environ["WHENCE_TLS_KEY_FILE"])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+class Launched:
+    """A running `python -m serving.local`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], folder: Path) -> None:
+        self.popen, self.folder = popen, folder
+
+    @property
+    def said(self) -> str:
+        """What it has written so far."""
+        return (self.folder / "log").read_text()
+
+    @property
+    def children(self) -> list[int]:
+        """Process ids of the stand-ins that have been started."""
+        return [int(path.stem) for path in self.folder.glob("*.pid")]
+
+
+@contextmanager
+def launched(folder: Path, *argv: str, before: tuple[str, ...] = (), **environ: str) -> Iterator[Launched]:
+    """`before` is a command that runs it, such as nohup."""
+    release = json.loads((ROOT / "training/release/release.json").read_text())
+    (folder / "models/culture" / str(release["version"])).mkdir(parents=True)  # exported already
+    stand_in = folder / "stand-in"
+    stand_in.write_text(f"#!{sys.executable}\n{STAND_IN}")
+    stand_in.chmod(0o755)
+    options = {
+        "--port": free_port(), "--grpc-port": free_port(), "--rest-port": free_port(), "--models": folder / "models",
+        "--gateway-python": stand_in, "--serving-python": stand_in,
+    }  # fmt: skip
+    words = [f"{name}={value}" for name, value in options.items()]
+    with (folder / "log").open("wb") as log:
+        popen = subprocess.Popen(
+            [*before, sys.executable, "-m", "serving.local", *words, *argv],
+            cwd=ROOT, env=os.environ | environ, stdout=log, stderr=log,
+        )  # fmt: skip
+    one = Launched(popen, folder)
+    try:
+        yield one
+    finally:
+        popen.terminate()
+        popen.wait(30)
+        for child in one.children:
+            if is_running(child):
+                os.kill(child, signal.SIGKILL)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM"])
+def test_what_ends_it_ends_what_it_started(tmp_path: Path, name: str) -> None:
+    with launched(tmp_path) as one:
+        wait_until(lambda: len(one.children) == 2, "both run")
+        one.popen.send_signal(signal.Signals[name])
+        assert one.popen.wait(30) == 0
+        assert not any(map(is_running, one.children))
+
+
+def test_nohup_keeps_it_running_when_the_terminal_is_closed(tmp_path: Path) -> None:
+    with launched(tmp_path, before=("nohup",)) as one:
+        wait_until(lambda: "is ready" in one.said, "it is ready")
+        one.popen.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            one.popen.wait(1.5)
+
+
+def certificate(folder: Path) -> dict[str, str]:
+    """Settings of TLS, with a certificate that nobody trusts."""
+    request = "req -x509 -newkey rsa:2048 -nodes -subj /CN=somewhere.example -keyout key.pem -out cert.pem"
+    subprocess.run(["openssl", *request.split()], cwd=folder, check=True, capture_output=True)
+    return {"WHENCE_TLS_CERT_FILE": str(folder / "cert.pem"), "WHENCE_TLS_KEY_FILE": str(folder / "key.pem")}
+
+
+def test_it_is_ready_with_tls_too(tmp_path: Path) -> None:
+    with launched(tmp_path, **certificate(tmp_path)) as one:
+        wait_until(lambda: "is ready" in one.said, "it is ready")
+        assert ": https://127.0.0.1:" in one.said
+
+
+def test_where_clients_need_certificates_it_goes_on_without_asking(tmp_path: Path) -> None:
+    files = certificate(tmp_path)
+    with launched(tmp_path, **files, WHENCE_TLS_CLIENT_CA_FILE=files["WHENCE_TLS_CERT_FILE"]) as one:
+        wait_until(lambda: "will be ready soon: https://127.0.0.1:" in one.said, "it says so")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of this machine")
+def test_the_model_servers_ports_are_looked_for_where_it_listens(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with launched(tmp_path, "--host=127.0.0.2", f"--grpc-port={port}") as one:
+            assert one.popen.wait(30) == 1
+            assert f"could not start: port {port} of 127.0.0.1 cannot be used" in one.said
+
+
+def test_a_python_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> None:
+    with launched(tmp_path, "--gateway-python=/nowhere/python") as one:
+        assert one.popen.wait(30) == 1
+        assert "could not start: [Errno 2] No such file or directory: '/nowhere/python'" in one.said
+        assert "Traceback" not in one.said
