@@ -1,6 +1,6 @@
 """The exported model on one GPU: pictures per second by precision and batch size, with and without TF32 and XLA.
 
-    python tests/bench/gpu.py models/culture/1 models-bf16/culture/1 ...
+    python -m tests.bench.gpu models/culture/1 models-bf16/culture/1 ...
 
 Each directory is what `python -m training export --precision float32|bfloat16|float16` wrote. Needs a TensorFlow that
 sees a GPU; TensorFlow Serving's GPU image computes the same graphs, so its flags can be chosen from this table.
