@@ -93,6 +93,7 @@ lint: .venv/lint.ready ## ruff, codespell, yamllint
 	.venv/lint/bin/ruff check .
 	.venv/lint/bin/ruff format --check .
 	.venv/lint/bin/codespell
+	.venv/lint/bin/yamllint --strict docker-compose.yml k8s tests/k8s
 
 format: .venv/lint.ready ## let ruff mend what it can
 	.venv/lint/bin/ruff check --fix --quiet .

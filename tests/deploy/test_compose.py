@@ -82,7 +82,7 @@ def test_prometheus_evaluates_the_rules(stack: Stack) -> None:
         return {rule["health"] for group in groups for rule in group["rules"]}
 
     until("rules are evaluated", lambda: "ok" in healthy(), 60)
-    assert healthy() <= {"ok", "unknown"}  # unknown: those of five minutes had no turn yet
+    assert healthy() <= {"ok", "unknown"}  # unknown: those of two minutes had no turn yet
 
 
 def test_nothing_but_the_gateway_and_prometheus_is_published(stack: Stack) -> None:

@@ -1,5 +1,6 @@
 """Checkers of files, each with a broken copy that it must refuse."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -94,6 +95,12 @@ def test_promtool_refuses_a_rule_that_is_no_promql(tmp_path: Path) -> None:
 def test_yamllint_accepts_manifests_and_compose() -> None:
     done = run("yamllint", "--strict", "docker-compose.yml", "k8s", "tests/k8s")
     assert done.returncode == 0, done.stdout
+
+
+def test_make_lint_runs_every_linter_that_it_names() -> None:
+    said = re.findall(r"^lint: .*## (.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[0].split(", ")
+    recipe = run("make", "--dry-run", "--always-make", "lint").stdout
+    assert [name for name in said if f".venv/lint/bin/{name} " not in recipe.replace("\n", " ")] == []
 
 
 def test_yamllint_refuses_a_key_that_is_there_twice(tmp_path: Path) -> None:

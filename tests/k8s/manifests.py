@@ -26,6 +26,7 @@ VARIANTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "cpu+keda": ("cpu", ("keda",)),
     "gpu+keda": ("gpu", ("keda",)),
     "cpu+canary": ("cpu", ("canary",)),
+    "gpu+canary": ("gpu", ("canary",)),
     "embedded+canary": ("embedded", ("canary",)),
     "cpu+ingress": ("cpu", ("ingress",)),
 }

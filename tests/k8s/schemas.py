@@ -34,7 +34,19 @@ _SCALED_OBJECT: Final = {
                 "minReplicaCount": {"type": "integer", "minimum": 0},
                 "maxReplicaCount": {"type": "integer", "minimum": 1},
                 "pollingInterval": {"type": "integer", "minimum": 1},
-                "cooldownPeriod": {"type": "integer", "minimum": 0},
+                "advanced": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["horizontalPodAutoscalerConfig"],
+                    "properties": {
+                        "horizontalPodAutoscalerConfig": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["behavior"],
+                            "properties": {"behavior": {"type": "object"}},
+                        }
+                    },
+                },
                 "fallback": {"type": "object", "required": ["failureThreshold", "replicas"]},
                 "triggers": {
                     "type": "array",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.app import create_app
 from gateway.settings import Settings
 from serving import contract
 from tests.k8s.manifests import K8S, ROOT, VARIANTS, Object, container, named, of_kind, pod, render
@@ -192,6 +193,15 @@ def test_the_ingress_lets_through_what_the_gateway_accepts() -> None:
     size = int(notes["nginx.ingress.kubernetes.io/proxy-body-size"].removesuffix("m")) * 2**20
     assert size >= SETTINGS.max_body_bytes
     assert float(notes["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > SETTINGS.max_request_timeout_s
+
+
+def test_the_ingress_publishes_what_clients_use_and_nothing_of_the_clusters() -> None:
+    (rule,) = named(render("cpu+ingress"), "Ingress", "gateway")["spec"]["rules"]
+    published = [(each["pathType"], each["path"]) for each in rule["http"]["paths"]]
+    for route in create_app(SETTINGS).url_map.iter_rules():
+        path = route.rule.rstrip("/") or "/"
+        found = any(path == known or (kind == "Prefix" and path.startswith(f"{known}/")) for kind, known in published)
+        assert found == (path not in ("/metrics", "/healthz", "/readyz")), path
 
 
 def test_keda_adds_a_gateway_before_one_is_full() -> None:

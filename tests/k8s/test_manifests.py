@@ -140,6 +140,14 @@ def test_probes_have_three_meanings(variant: str) -> None:
         assert patience >= (60 if workload["metadata"]["name"].startswith("gateway") else 300)
 
 
+@every_variant
+def test_a_rollout_is_given_up_no_sooner_than_a_pods_start(variant: str) -> None:
+    for workload in of_kind(render(variant), "Deployment"):
+        probe, spec = container(workload)["startupProbe"], workload["spec"]
+        patience_s = probe["failureThreshold"] * probe["periodSeconds"] + spec.get("minReadySeconds", 0)
+        assert patience_s < spec["progressDeadlineSeconds"], workload["metadata"]["name"]
+
+
 def test_liveness_of_the_gateway_never_asks_the_model() -> None:
     assert container(named(render("cpu"), "Deployment", "gateway"))["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
@@ -253,6 +261,12 @@ def _amount(quantity: str | int) -> float:
     return float(text)
 
 
+def test_keda_is_as_patient_as_the_autoscalers_that_it_replaces() -> None:
+    for each in of_kind(render("cpu"), "HorizontalPodAutoscaler"):
+        scaled = named(render("cpu+keda"), "ScaledObject", each["metadata"]["name"])["spec"]
+        assert scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == each["spec"]["behavior"]
+
+
 def test_keda_replaces_both_autoscalers() -> None:
     objects = render("cpu+keda")
     assert of_kind(objects, "HorizontalPodAutoscaler") == []
@@ -284,7 +298,7 @@ def test_a_canary_differs_from_the_stable_gateway_in_its_label_only() -> None:
     assert {**stable, "env": None} == {**canary, "env": None}
 
 
-@pytest.mark.parametrize("variant", ["cpu+canary", "embedded+canary"])
+@pytest.mark.parametrize("variant", ["cpu+canary", "gpu+canary", "embedded+canary"])
 def test_a_canary_is_the_version_that_its_image_brings_beside_the_released_one(variant: str) -> None:
     objects = render(variant)
     serving = named(objects, "Deployment", "serving")
@@ -298,6 +312,23 @@ def test_a_canary_is_the_version_that_its_image_brings_beside_the_released_one(v
     assert mounts["next-model"] == f"/models/culture/{number['canary']}"
     assert first["image"].endswith(f"-model{number['canary']}")
     assert "--allow_version_labels_for_unavailable_models=true" in container(serving)["args"]
+
+
+def test_a_canarys_model_servers_can_be_applied_before_its_gateways() -> None:
+    label = {"matchLabels": {"app.kubernetes.io/name": "serving"}}
+    chosen = [each for each in render("cpu+canary") if matches(label, each["metadata"].get("labels", {}))]
+    assert references.problems(chosen) == []
+    assert {"Deployment", "ConfigMap"} <= {each["kind"] for each in chosen}
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu", "embedded"])
+def test_two_versions_never_have_less_memory_than_one(overlay: str) -> None:
+    one, two = (
+        container(named(render(variant), "Deployment", "serving"))["resources"]
+        for variant in (overlay, f"{overlay}+canary")
+    )
+    for kind in ("requests", "limits"):
+        assert _amount(two[kind]["memory"]) >= _amount(one[kind]["memory"]), kind
 
 
 def _settings(found: Object) -> set[tuple[str, str]]:

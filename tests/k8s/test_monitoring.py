@@ -95,6 +95,11 @@ def test_the_runbook_of_an_alert_exists(alert: dict[str, Any]) -> None:
     assert anchor in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_a_record_is_never_gone_while_the_next_one_is_computed() -> None:
+    lookback_m = 5  # Prometheus' --query.lookback-delta; an alert that sees nothing once begins its `for` anew
+    assert all(2 * int(group.get("interval", "1m").removesuffix("m")) <= lookback_m for group in RULES["groups"])
+
+
 def _metrics() -> set[str]:
     """Every name that gateway and model server expose."""
     found = set(FOREIGN) | RECORDS
