@@ -134,7 +134,10 @@ class Settings:
     max_upload_bytes: int = _integer(20 * MIB, 1024, 1024 * MIB, "Largest picture file, in bytes")
     max_body_bytes: int = _integer(64 * MIB, 1024, 4096 * MIB, "Largest request body, in bytes")
     max_held_bytes: int = _integer(
-        192 * MIB, 1024, 65536 * MIB, "Bytes of uploads and pixels held by all requests together; beyond: 503, or 413 for one alone"
+        192 * MIB,
+        1024,
+        65536 * MIB,
+        "Bytes of uploads and pixels held by all requests together; beyond: 503, or 413 for one alone",
     )
     max_pictures: int = _integer(32, 1, 256, "Most pictures in one request")
     max_pixels: int = _integer(

@@ -3,15 +3,15 @@
 import argparse
 import csv
 import os
-import sqlite3
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import astuple, fields
+from pathlib import Path
 from typing import Final, TextIO
 
 from gateway.feedback.entries import Entry, Kept
-from gateway.feedback.stores import open_store
+from gateway.feedback.stores import SQLITE, open_store
 from gateway.settings import PREFIX, SettingsError
 
 FORMULA: Final = ("=", "+", "-", "@", "\t")  # what a spreadsheet computes, though somebody only wrote it
@@ -28,10 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.database:
         parser.error(f"no database: give --database or set {VARIABLE}")
+    if options.database.startswith(SQLITE) and not Path(options.database.removeprefix(SQLITE)).exists():
+        parser.error(f"there is no {options.database.removeprefix(SQLITE)}")  # it would be made, and empty
     try:
         with closing(open_store(options.database)) as store:
             write((kept for kept in store.all() if kept.received_at > options.since), sys.stdout)
-    except (SettingsError, sqlite3.Error) as error:
+    except (SettingsError, OSError) as error:
         print(f"python -m gateway.feedback: {error}", file=sys.stderr)
         return 1
     return 0

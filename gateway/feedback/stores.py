@@ -41,7 +41,7 @@ class Store(Protocol):
         """Keep `entry`, once for each `key`. Raises Conflict when the key has another entry, or NotStored."""
 
     def all(self) -> Iterator[Kept]:
-        """Every entry, the oldest first."""
+        """Every entry, the oldest first. Raises OSError when the database cannot be read."""
 
     def close(self) -> None:
         """Give back what it holds; nothing is lost by not doing so."""
@@ -102,8 +102,11 @@ class SqliteStore:
 
     def all(self) -> Iterator[Kept]:
         """As Store."""
-        with self._lock:
-            rows = self._connection().execute(_LIST).fetchall()
+        try:
+            with self._lock:
+                rows = self._connection().execute(_LIST).fetchall()
+        except sqlite3.Error as error:
+            raise OSError(f"{self._path}: {error}") from error
         return (_kept(row) for row in rows)
 
     def close(self) -> None:
@@ -145,8 +148,11 @@ class PostgresqlStore:
 
     def all(self) -> Iterator[Kept]:
         """As Store."""
-        with self._lock, closing(self._connect()) as connection:
-            rows = connection.execute(_LIST).fetchall()
+        try:
+            with self._lock, closing(self._connect()) as connection:
+                rows = connection.execute(_LIST).fetchall()
+        except self._psycopg.Error as error:
+            raise OSError(str(error)) from error
         return (_kept(row) for row in rows)
 
     def _execute(self, statement: str, values: tuple[str, ...]) -> Any:

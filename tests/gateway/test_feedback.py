@@ -208,6 +208,19 @@ def test_export_is_csv_for_the_next_training_run(http: FlaskClient, database: Pa
     assert row == GOOD | {"note": 'says "Leiden", 1640\nsee back'}
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{}/none.sqlite3", "postgresql:///none?host={}"])
+def test_export_says_what_cannot_be_read_and_makes_nothing(url: str, tmp_path: Path) -> None:
+    if url.startswith("postgresql"):
+        pytest.importorskip("psycopg", reason="the extra `postgresql` is not installed")
+    command = [sys.executable, "-m", "gateway.feedback", "export", "--database", url.format(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert run.returncode != 0
+    assert str(tmp_path) in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("note", ["=HYPERLINK(1)", "+1", "-1+1", "@SUM(1)", "\t=1"])
 def test_a_spreadsheet_computes_nothing_of_an_export(note: str) -> None:
     out = io.StringIO()
