@@ -11,8 +11,8 @@ from training.checkpoint import Calibration
 from training.metrics import Floats, Ints, coverage_at, log_softmax, losses, nll
 
 SEARCHED: Final = (0.2, 8.0)  # temperatures between which one is looked for that has to do for all
-# How steep a temperature's logarithm may be expected to be, per deviation of margin or ood_score, before any picture is
-# seen: so that a handful of them cannot choose steep slopes.
+# How steep a temperature's logarithm may be expected to be, per deviation of the margin, before any picture is seen: so
+# that a handful of them cannot choose a steep slope.
 SLOPE: Final = 0.5
 HONEST: Final = "artist- and source-disjoint"  # the pictures that an abstention threshold is chosen on
 ALL: Final = "all validation"  # or these, where no artist and no source is held out
@@ -24,34 +24,32 @@ def temperature_of(logits: Floats, truth: Ints) -> float:
     return float(found.x)
 
 
-def temperatures_of(logits: Floats, truth: Ints, strangeness: Floats, weights: Floats) -> Calibration:
-    """The temperature, and how it depends on margin and ood_score [N], that make the NLL least.
+def temperatures_of(logits: Floats, truth: Ints, weights: Floats) -> Calibration:
+    """The temperature, and how it depends on the margin, that make the NLL least.
 
-    `weights` [N] says how much each picture counts.
-
-    One number for all is too high for pictures like those of training and too low for all others (Ovadia et al. 2019).
-    A book with many pictures is one look all the same: where each picture counts alike, a few books choose the numbers.
+    `weights` [N] says how much each picture counts: a book with many pictures is one look all the same, and where each
+    picture counts alike, a few books choose the numbers.
     """
     first = np.sort(logits, axis=1)[:, -2:]
-    columns = np.stack([first[:, 1] - first[:, 0], strangeness], axis=1).astype(np.float64)
-    middle, unit = columns.mean(0), columns.std(0) + 1e-9
+    margin = (first[:, 1] - first[:, 0]).astype(np.float64)
+    middle, unit = margin.mean(), margin.std() + 1e-9
+    share = weights / weights.sum()
 
     def calibration(found: Floats) -> Calibration:
-        slopes = found[1:] / unit
-        return Calibration(float(np.exp(found[0] - slopes @ middle)), *map(float, slopes))
+        slope = found[1] / unit
+        return Calibration(float(np.exp(found[0] - slope * middle)), float(slope))
 
     def loss(found: Floats) -> float:
-        known = probabilities(calibration(found), logits, strangeness)
-        return float(losses(known, truth) @ share) + float((found[1:] ** 2).sum()) / (2 * SLOPE**2 * len(truth))
+        lost = losses(probabilities(calibration(found), logits), truth)
+        return float(lost @ share + found[1] ** 2 / (2 * SLOPE**2 * len(truth)))
 
-    share = weights / weights.sum()
-    start = np.array([np.log(temperature_of(logits, truth)), 0.0, 0.0])
+    start = np.array([np.log(temperature_of(logits, truth)), 0.0])
     return calibration(minimize(loss, start, method="Nelder-Mead").x)
 
 
-def probabilities(calibration: Calibration, logits: Floats, strangeness: Floats) -> Floats:
+def probabilities(calibration: Calibration, logits: Floats) -> Floats:
     """As the servable computes them, [N, C]."""
-    return np.asarray(calibration.probabilities(logits, strangeness))
+    return np.asarray(calibration.probabilities(logits))
 
 
 def energy(logits: Floats) -> Floats:
@@ -79,8 +77,8 @@ def calibrate(
     Honest are the pictures of artists and sources that training does not know: what a stranger's picture is like. Where
     there is none, as no artist and no source is named, all pictures stand for them, and promise too much.
     """
-    found = temperatures_of(logits, truth, strangeness, weights)
-    known = probabilities(found, logits, strangeness)
+    found = temperatures_of(logits, truth, weights)
+    known = probabilities(found, logits)
     pictures, mask = HONEST, np.asarray(honest, bool)
     if not mask.any():
         pictures, mask = ALL, np.ones(len(truth), bool)
@@ -95,17 +93,12 @@ def calibrate(
     return replace(found, **thresholds), {"coverage": coverage, "accuracy": reached, "pictures": pictures}
 
 
-def cross_calibrated(
-    logits: Floats, truth: Ints, strangeness: Floats, weights: Floats, halves: Sequence[int]
-) -> Floats:
+def cross_calibrated(logits: Floats, truth: Ints, weights: Floats, halves: Sequence[int]) -> Floats:
     """Probabilities whose temperatures were found on the other half of the pictures: what a report may quote."""
     half = np.asarray(halves)
     answers = np.empty_like(logits)
     for side in (0, 1):
         there, here = half != side, half == side
-        if there.any():
-            found = temperatures_of(logits[there], truth[there], strangeness[there], weights[there])
-        else:
-            found = Calibration()
-        answers[here] = probabilities(found, logits[here], strangeness[here])
+        found = temperatures_of(logits[there], truth[there], weights[there]) if there.any() else Calibration()
+        answers[here] = probabilities(found, logits[here])
     return answers

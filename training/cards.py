@@ -195,10 +195,9 @@ def _silence(release: Release) -> str:
     note = _note(release.facts, "silence")
     return f"""\
 Each picture's logits are divided by a temperature of its own before the softmax,
-{calibration.temperature:.3f} * exp({calibration.margin_weight:+.4f} * margin {calibration.ood_weight:+.3f} * ood_score)
+{calibration.temperature:.3f} * exp({calibration.margin_weight:+.4f} * margin)
 between {TEMPERATURES[0]} and {TEMPERATURES[1]}: the farther the first logit is ahead of the second (the margin), the
-surer the answer, and the stranger the picture, the less sure. The three numbers are those of the least NLL on the
-validation pictures{_counted(release.facts)}.
+surer the answer. The two numbers are those of the least NLL on the validation pictures{_counted(release.facts)}.
 
 An answer is accepted from a top probability of {calibration.least_probability:.2f} on. Of the \
 {abstention.get("pictures", HONEST)} pictures,

@@ -13,7 +13,7 @@ from keras import ops
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from serving.contract import IMAGE_SIZE, OOD_SCORE
+from serving.contract import IMAGE_SIZE
 from training.layers import LOGITS, WIDE
 from training.model import build_model, load_weights
 from training.shape import ModelShape
@@ -31,25 +31,24 @@ TEMPERATURES: Final = (1.0, 8.0)
 class Calibration:
     """What turns logits into an honest answer.
 
-    Each picture's logits are divided by a temperature of its own before the softmax: the stranger the picture, the
-    higher, and the farther its first logit is ahead of the second, the lower.
+    Each picture's logits are divided by a temperature of its own before the softmax: the farther its first logit is
+    ahead of the second, the lower.
     """
 
-    temperature: float = 1.0  # where the two below are zero
+    temperature: float = 1.0  # of a picture whose first two logits are the same
     margin_weight: float = 0.0  # added to its logarithm per unit between the first two logits
-    ood_weight: float = 0.0  # and per unit of ood_score
     least_probability: float = 0.0  # top probability below this: abstained
     greatest_ood: float = float("inf")  # ood_score above this: out of distribution
 
-    def temperatures(self, logits: Any, ood_score: Any) -> Any:
-        """Logits [N, C > 1] and ood_score [N], tensors or arrays -> WIDE [N]."""
+    def temperatures(self, logits: Any) -> Any:
+        """Logits [N, C > 1], a tensor or an array -> WIDE [N]."""
         first = ops.top_k(ops.cast(logits, WIDE), 2)[0]
-        slopes = self.margin_weight * (first[:, 0] - first[:, 1]) + self.ood_weight * ops.cast(ood_score, WIDE)
-        return ops.clip(ops.exp(math.log(self.temperature) + slopes), *TEMPERATURES)
+        slope = self.margin_weight * (first[:, 0] - first[:, 1])
+        return ops.clip(ops.exp(math.log(self.temperature) + slope), *TEMPERATURES)
 
-    def probabilities(self, logits: Any, ood_score: Any) -> Any:
+    def probabilities(self, logits: Any) -> Any:
         """Of each class, WIDE [N, C]: a softmax in bfloat16 gives probabilities that add up to 0.998."""
-        temperatures = ops.expand_dims(self.temperatures(logits, ood_score), -1)
+        temperatures = ops.expand_dims(self.temperatures(logits), -1)
         return ops.softmax(ops.cast(logits, WIDE) / temperatures, axis=-1)
 
 
@@ -82,6 +81,7 @@ def save_release(release: Release, directory: Path) -> None:
         **release.facts,
     }
     (directory / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    path.chmod((directory / FACTS).stat().st_mode)  # safetensors writes for its owner alone; others serve the model
 
 
 def load_release(directory: Path) -> Release:
@@ -110,7 +110,7 @@ def build_release_model(release: Release, *, precision: str = "float32") -> kera
 def probe_answers(release: Release) -> NDArray[np.float64]:
     """Probabilities [4, C] for `probe_images`: what a release records of itself."""
     found = build_release_model(release).predict_on_batch(probe_images().astype(np.float32))
-    return np.asarray(release.calibration.probabilities(found[LOGITS], found[OOD_SCORE]))
+    return np.asarray(release.calibration.probabilities(found[LOGITS]))
 
 
 def probe_images() -> NDArray[np.uint8]:

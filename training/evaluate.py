@@ -101,7 +101,7 @@ def calibrated(answers: Answers, chosen: Sequence[Record], group_weight: float) 
     """A run's probabilities, each half of the pictures at temperatures found on the other."""
     halves = [half(record) for record in chosen]
     weights = evened_out([record.group for record in chosen], group_weight)
-    return cross_calibrated(answers.logits, answers.truth, answers.strangeness, weights, halves)
+    return cross_calibrated(answers.logits, answers.truth, weights, halves)
 
 
 def load_rival(run: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> Answers:

@@ -70,7 +70,7 @@ class Servable(tf.Module):
     def _decide(self, answer: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         logits = answer[LOGITS]
         strangeness = tf.cast(answer[contract.OOD_SCORE], tf.float32)  # higher is stranger; [N]
-        probabilities = tf.cast(self.calibration.probabilities(logits, strangeness), tf.float32)  # [N, C]
+        probabilities = tf.cast(self.calibration.probabilities(logits), tf.float32)  # [N, C]
         least, greatest = self.calibration.least_probability, self.calibration.greatest_ood
         sure = tf.reduce_max(probabilities, axis=-1) >= least
         decision = tf.where(

@@ -263,7 +263,9 @@ def _write(
     if config.measured_by:
         measured = load_release(config.measured_by / CHECKPOINT)
         calibration = measured.calibration
-        facts = {name: measured.facts[name] for name in ("abstention", GROUP_WEIGHT) if name in measured.facts}
+        facts: dict[str, Any] = {
+            name: measured.facts[name] for name in ("abstention", GROUP_WEIGHT) if name in measured.facts
+        }
     else:
         calibration, reached = calibrate(
             answers.logits,

@@ -1,5 +1,6 @@
 """components/canary for real: one model server with two versions, two gateways, each answered by its own."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ from tests.k8s.manifests import K8S
 from tests.system import free_ports
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
+CONFIG = K8S / "components/canary/models.config"
+VERSIONS = dict(re.findall(r'key: "(\w+)" value: (\d+)', CONFIG.read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +24,12 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     export_model()
     folder = tmp_path_factory.mktemp("canary")
     released = max((MODELS / "culture").glob("[0-9]*"), key=lambda path: int(path.name))
-    for version in ("4", "5"):
+    for version in VERSIONS.values():
         shutil.copytree(released, folder / "culture" / version)
     grpc, rest, *ports = free_ports(4)
-    config = K8S / "components/canary/models.config"
     server = ("nice", SERVING_PYTHON, "-m", "serving.server", f"--port={grpc}", f"--rest_api_port={rest}")
     with ExitStack() as stack:
-        flags = (f"--model_config_file={config}", f"--model_base_path={folder / 'culture'}")
+        flags = (f"--model_config_file={CONFIG}", f"--model_base_path={folder / 'culture'}")
         stack.enter_context(process([*server, *flags], folder / "server.log"))
         urls = {}
         for label, port in zip(("stable", "canary"), ports, strict=True):
@@ -39,8 +41,8 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         yield urls
 
 
-@pytest.mark.parametrize(("label", "version"), [("stable", 4), ("canary", 5)])
-def test_a_gateway_is_answered_by_the_version_of_its_label(label: str, version: int, gateways: dict[str, str]) -> None:
+@pytest.mark.parametrize("label", ["stable", "canary"])
+def test_a_gateway_is_answered_by_the_version_of_its_label(label: str, gateways: dict[str, str]) -> None:
     headers = {"Content-Type": "image/jpeg"}
     answer = httpx.post(f"{gateways[label]}/v1/predict", content=PICTURE.read_bytes(), headers=headers, timeout=20)
-    assert int(answer.json()["model"]["version"]) == version, answer.text
+    assert int(answer.json()["model"]["version"]) == int(VERSIONS[label]), answer.text

@@ -92,7 +92,7 @@ from training.checkpoint import build_release_model
 release = load_release(Path("training/release"))
 pixels = np.stack([decode(Path(name).read_bytes()) for name in sys.argv[1:]])
 found = build_release_model(release).predict(pixels, verbose=0)
-answers = release.calibration.probabilities(found["logits"], found["ood_score"])
+answers = release.calibration.probabilities(found["logits"])
 print(json.dumps(np.asarray(answers).tolist()))
 """
     command = [str(ROOT / ".venv/serving/bin/python"), "-c", program, *map(str, PICTURES)]

@@ -118,20 +118,21 @@ def test_temperature_finds_how_much_too_sure_the_logits_are(logits: tuple[np.nda
 
 def test_calibrated_answers_are_calibrated(logits: tuple[np.ndarray, np.ndarray]) -> None:
     answers, truth = logits
-    known = cross_calibrated(answers, truth, np.zeros(len(truth)), np.ones(len(truth)), np.arange(len(truth)) % 2)
+    known = cross_calibrated(answers, truth, np.ones(len(truth)), np.arange(len(truth)) % 2)
     assert calibration_error(known, truth) < 0.03 < calibration_error(np.exp(log_softmax(answers)), truth)
 
 
-def test_strange_pictures_get_a_higher_temperature_where_they_are_worse_known(
+def test_sure_pictures_get_a_higher_temperature_where_they_are_the_ones_too_sure(
     logits: tuple[np.ndarray, np.ndarray],
 ) -> None:
     answers, truth = logits
-    strangeness = np.random.default_rng(1).random(len(truth))
-    surer = answers * np.exp(strangeness)[:, None]  # the stranger, the more too sure
-    found = temperatures_of(surer, truth, strangeness, np.ones(len(truth)))
-    assert found.ood_weight == pytest.approx(1, abs=0.2)
-    known = probabilities(found, surer, strangeness)
-    assert nll(known, truth) < nll(np.exp(log_softmax(surer / temperature_of(surer, truth))), truth) - 0.01
+    first = np.sort(answers, axis=1)
+    margin = first[:, -1] - first[:, -2]
+    surer = answers * (1 + margin / margin.mean())[:, None]  # the farther ahead, the more too sure
+    found = temperatures_of(surer, truth, np.ones(len(truth)))
+    assert found.margin_weight > 0
+    known = probabilities(found, surer)
+    assert nll(known, truth) < nll(np.exp(log_softmax(surer / temperature_of(surer, truth))), truth) - 0.005
     assert (known.argmax(1) == answers.argmax(1)).all()
 
 
@@ -140,9 +141,8 @@ def test_a_book_with_many_pictures_does_not_choose_everyones_temperature(logits:
     book = np.arange(len(truth)) < len(truth) // 2  # whose pictures are not known; the others are of one artist each
     shuffled = np.where(book, (truth + 1) % answers.shape[1], truth)
     groups = ["book" if one else str(i) for i, one in enumerate(book)]
-    strangeness = np.zeros(len(truth))
-    found = [temperatures_of(answers, shuffled, strangeness, evened_out(groups, weight)) for weight in (0, 0.3, 1)]
-    alone = temperatures_of(answers[~book], truth[~book], strangeness[~book], np.ones((~book).sum())).temperature
+    found = [temperatures_of(answers, shuffled, evened_out(groups, weight)) for weight in (0, 0.3, 1)]
+    alone = temperatures_of(answers[~book], truth[~book], np.ones((~book).sum())).temperature
     plain, some, evened = (each.temperature for each in found)
     assert plain > some > evened == pytest.approx(alone, rel=0.05)
 
@@ -154,7 +154,7 @@ def test_threshold_reaches_its_target(logits: tuple[np.ndarray, np.ndarray]) -> 
     wanted = {"target_accuracy": 0.9, "known_share": 0.98}
     found, reached = calibrate(answers, truth, strangeness, np.ones(len(truth)), honest=everyone, **wanted)
     assert found.greatest_ood == pytest.approx(0.98, abs=1e-3)
-    known = probabilities(found, answers, strangeness)
+    known = probabilities(found, answers)
     sure = known.max(1) >= found.least_probability
     assert (known.argmax(1) == truth)[sure].mean() >= 0.9
     assert reached["coverage"] == pytest.approx(sure.mean())

@@ -249,7 +249,7 @@ def test_exported_model_answers_as_the_run_did(exported: Path, finished_run: Tra
     answers = load_answers(finished_run.run)
     found = ask_saved_model(exported, pixels, answers.rows, finished_run.labels)
     calibration = load_release(finished_run.run / CHECKPOINT).calibration
-    expected = probabilities(calibration, answers.logits, answers.strangeness)
+    expected = probabilities(calibration, answers.logits)
     np.testing.assert_allclose(found, expected, atol=0.01)  # the run read maps that were cached in float16
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     assert np.ptp(expected, axis=0).max() > 0.1  # so that not any answers would do
