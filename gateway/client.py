@@ -72,10 +72,14 @@ _PROBLEMS: Final[dict[grpc.StatusCode, tuple[type[Problem], str]]] = {
 # Part of what TensorFlow Serving says when its batching queue is full. It is alive: no reason to leave it alone, nor
 # to send it even more.
 _QUEUE_FULL: Final = "queue"
+_TOO_LONG: Final = "larger than max"  # part of what gRPC says of messages beyond CHANNEL_OPTIONS: to ask again is no help
 
 
-def problem_of(code: grpc.StatusCode) -> Problem:
-    """What a gRPC status means for our client."""
+def problem_of(error: grpc.RpcError) -> Problem:
+    """What an error of gRPC means for our client."""
+    code = error.code()
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LONG in (error.details() or ""):
+        return ContractBroken("the model server's reply is too long")
     kind, detail = _PROBLEMS.get(code, (ContractBroken, f"the model server answered {code.name}"))
     return kind(detail)
 
@@ -224,7 +228,7 @@ class PredictionClient:
             try:
                 found = backend.connection.versions(min(STATUS_TIMEOUT_S, deadline.left_s))
             except grpc.RpcError as error:
-                problem = problem_of(error.code())
+                problem = problem_of(error)
                 if _elsewhere(error):  # where nobody asks for predictions, nothing else would tell that it is away
                     self.backends.failed(backend, asked)
                 continue
@@ -251,19 +255,19 @@ class PredictionClient:
                 return self._call(pool, first, question)
             except grpc.RpcError as error:
                 if not _elsewhere(error):
-                    raise problem_of(error.code()) from error
+                    raise problem_of(error) from error
                 failure = error
         with pool.lend(avoid=first) as second:
             late = question.deadline.passed
             if second is None or late or not self._budget.withdraw():
                 outcome = "no_backend" if second is None else "no_time" if late else "no_budget"
                 self._metrics.rpc_retries.labels(outcome).inc()
-                raise problem_of(failure.code()) from failure
+                raise problem_of(failure) from failure
             try:
                 reply = self._call(pool, second, question)
             except grpc.RpcError as error:
                 self._metrics.rpc_retries.labels("failure").inc()
-                raise problem_of(error.code()) from error
+                raise problem_of(error) from error
         self._metrics.rpc_retries.labels("success").inc()
         return reply
 

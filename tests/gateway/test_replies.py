@@ -74,6 +74,7 @@ LIES: dict[str, Behaviour] = {
     "unknown decision": with_output("decision", strings(["perhaps"], (1,))),
     "decision of other shape": with_output("decision", strings(["accepted"], (1, 1))),
     "embedding no direction": with_output("embedding", floats(np.array([[3, 4]], np.float32))),
+    "eight megabytes": with_output("mood", floats(np.zeros((1, 2**21), np.float32))),
     "score NaN": with_output("ood_score", floats(np.array([np.nan], np.float32))),
 }
 
