@@ -24,6 +24,7 @@ from serving.images import ImageError, Picture
 # Decoding takes 4 to 16 bytes a pixel. Pictures above this are decoded one at a time, so that memory stays bounded by
 # one of the largest (450 MB for 50 megapixels) and some of these.
 LARGE_MEGAPIXELS: Final = 8.0
+LEAST_BUDGET_S: Final = 0.25  # who gives a request less time than that makes no model slow
 
 Result = Prediction | errors.Problem
 Made = TypeVar("Made")
@@ -93,7 +94,7 @@ class Classifier:
         version: int | None = None,
     ) -> Reply:
         """The model's reply to uint8 [N, 224, 224, 3]. Raises as `classify`, and NotFound for an unknown `version`."""
-        start = time.monotonic()
+        start, budget_s = time.monotonic(), min(context.budget_s, self._settings.request_timeout_s)
         try:
             with context.stage("rpc"):
                 reply = self._client.predict(
@@ -105,7 +106,8 @@ class Classifier:
                     client=context.sock,
                 )
         finally:
-            self.gate.learn((time.monotonic() - start) / self._settings.request_timeout_s)
+            if budget_s >= LEAST_BUDGET_S:
+                self.gate.learn((time.monotonic() - start) / budget_s)
         context.model_version = reply.version
         context.cultures = [prediction.culture for prediction in reply.predictions]
         self._watch.look(reply)

@@ -191,6 +191,35 @@ def test_at_five_times_capacity_goodput_stays(start: Callable[..., Gateway], ser
     assert statuses.count(200) >= 0.5 * 20 * 5  # on a quiet machine more than nine tenths
 
 
+def test_short_budgets_make_the_places_fewer_too(start: Callable[..., Gateway], server: FaultyModelServer) -> None:
+    """A model that makes 20 a second, 24 clients that give it 0.6 s: all at once would all come too late."""
+    gateway = start(max_in_flight=64, max_waiting=0)
+    turn = threading.Lock()
+
+    def answer(request: object, context: object) -> object:
+        with turn:
+            time.sleep(0.05)
+            return good(request)  # type: ignore[arg-type]
+
+    server.behaviour = answer  # type: ignore[assignment]
+    data, begun = picture(), time.monotonic()
+
+    def client(_: int) -> list[tuple[float, int]]:
+        statuses = []
+        while (now := time.monotonic() - begun) < 8:
+            status = gateway.http.post("/v1/predict", content=data, headers={"X-Request-Timeout": "0.6"}).status_code
+            statuses.append((now, status))
+            if status == 503:
+                time.sleep(0.3)
+        return statuses
+
+    with ThreadPoolExecutor(24) as pool:
+        statuses = [each for them in pool.map(client, range(24)) for each in them]
+    later = [status for now, status in statuses if now >= 4]
+    print(f"{later.count(200)} answered, {later.count(503)} refused, {later.count(504)} late")
+    assert later.count(200) >= 0.5 * 20 * 4  # next to none where each budget teaches the gate nothing
+
+
 def test_a_connection_is_kept_through_refusals_of_large_pictures(start: Callable[..., Gateway]) -> None:
     """The body was never read; the next request on the same connection has to be answered all the same."""
     gateway = start(max_in_flight=1, max_waiting=0, request_timeout_s=30)

@@ -68,6 +68,7 @@ def launched(folder: Path, *argv: str, before: tuple[str, ...] = (), **environ: 
     }  # fmt: skip
     words = [f"{name}={value}" for name, value in options.items()]
     with (folder / "log").open("wb") as log:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
         popen = subprocess.Popen(
             [*before, sys.executable, "-m", "serving.local", *words, *argv],
             cwd=ROOT, env=os.environ | environ, stdout=log, stderr=log,
