@@ -1,7 +1,6 @@
 """The two texts beside a released checkpoint: what the model is good for, and what it was made from.
 
-What they say of the data is printed only where the sources that it is true of are among the pictures. `notes` in
-release.json are sentences about that release alone, which nothing here can know: they end the section of their name.
+What they say of the data is printed only where the sources that it is true of are among the pictures.
 """
 
 import re
@@ -78,7 +77,6 @@ again on the new pictures, and the leak report read before the accuracy.
 def model_card(release: Release) -> str:
     """README.md of the release, from release.json alone."""
     shape, facts = release.shape, release.facts
-    notes, recipe = facts.get("notes", {}), [*made(facts.get("recipe", [])), ""]
     baselines = "; ".join(
         f"{name}: accuracy {row['accuracy']:.3f}, NLL {row['nll']:.2f}" for name, row in facts["baselines"].items()
     )
@@ -100,16 +98,16 @@ The embedding is {shape.embedding_size} principal directions of block {shape.blo
 
 ## How it was made
 
-{notes.get("made") or _lines([*recipe, CHOSEN])}
+{_lines([*made(facts["recipe"]), "", CHOSEN])}
 
 ## What it is worth
 
 {MEASURED_BEFORE if facts["measured_on_other_weights"] else MEASURED_ITSELF}
 Random: known artists and sources. Artist-disjoint: artists that training did not know. Source-disjoint: books and sites
 that training did not know.
-{notes.get("intervals", intervals_text(rows))}
+{intervals_text(rows)}
 The temperatures of each half of the validation pictures were found on the other half.
-{_note(facts, "worth")}
+
 {_lines(parts_table(facts["metrics"]))}
 {_comparisons(facts)}
 Beside it, on all validation pictures: {baselines}.
@@ -174,16 +172,9 @@ chance.
     return "".join(texts)
 
 
-def _note(facts: Row, section: str) -> str:
-    """What is said of this release alone, with the line's end, or nothing."""
-    note = facts.get("notes", {}).get(section, "")
-    return f"{note}\n" if note else ""
-
-
 def _rival(name: str, facts: Row) -> str:
     """What the other run is."""
-    recipe = facts.get("rivals", {}).get(name, [])
-    return _note(facts, name) + _lines([f"`{name}` was made so:", "", *made(recipe), ""] if recipe else [])
+    return _lines([f"`{name}` was made so:", "", *made(facts["rivals"][name]), ""])
 
 
 def _silence(release: Release) -> str:
@@ -192,7 +183,6 @@ def _silence(release: Release) -> str:
         f"{name} ({row['count']}): {row['distance']:.2f}, {row['called out of distribution']:.0%} called so"
         for name, row in release.facts["strangers"].items()
     )
-    note = _note(release.facts, "silence")
     return f"""\
 Each picture's logits are divided by a temperature of its own before the softmax,
 {calibration.temperature:.3f} * exp({calibration.margin_weight:+.4f} * margin)
@@ -210,7 +200,7 @@ directions), plus {UNUSUAL} times how many deviations these numbers are off (roo
 {calibration.greatest_ood:.3f} the answer is
 `out_of_distribution`.
 Area under the ROC curve against validation pictures: {strangers}.
-{note}A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""
+A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""
 
 
 def _counted(facts: Row) -> str:
