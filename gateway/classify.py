@@ -24,7 +24,6 @@ from serving.images import ImageError, Picture
 # Decoding takes 4 to 16 bytes a pixel. Pictures above this are decoded one at a time, so that memory stays bounded by
 # one of the largest (450 MB for 50 megapixels) and some of these.
 LARGE_MEGAPIXELS: Final = 8.0
-LEAST_BUDGET_S: Final = 0.25  # who gives a request less time than that makes no model slow
 
 Result = Prediction | errors.Problem
 Made = TypeVar("Made")
@@ -94,7 +93,7 @@ class Classifier:
         version: int | None = None,
     ) -> Reply:
         """The model's reply to uint8 [N, 224, 224, 3]. Raises as `classify`, and NotFound for an unknown `version`."""
-        start, budget_s = time.monotonic(), min(context.budget_s, self._settings.request_timeout_s)
+        start, inside = time.monotonic(), self.gate.taken
         try:
             with context.stage("rpc"):
                 reply = self._client.predict(
@@ -105,9 +104,10 @@ class Classifier:
                     version=version,
                     client=context.sock,
                 )
-        finally:
-            if budget_s >= LEAST_BUDGET_S:
-                self.gate.learn((time.monotonic() - start) / budget_s)
+        except errors.ModelTimeout:
+            self.gate.learn(time.monotonic() - start, inside, answered=False)
+            raise
+        self.gate.learn(time.monotonic() - start, inside, answered=True)
         context.model_version = reply.version
         context.cultures = [prediction.culture for prediction in reply.predictions]
         self._watch.look(reply)

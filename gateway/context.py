@@ -59,11 +59,6 @@ class Context:
     sock: socket.socket | None = None  # of the client; only gunicorn tells
 
     @property
-    def budget_s(self) -> float:
-        """The whole time of the request, from its arrival to its deadline."""
-        return self.deadline.at - self.arrived
-
-    @property
     def trace_id(self) -> str | None:
         """The trace that this request belongs to."""
         parent = self.span_here

@@ -17,18 +17,19 @@ from gateway.errors import Expired, Overloaded, TooLarge
 class Gate:
     """Places for requests and a short queue, first come first served.
 
-    There are at most `places`, and fewer while the model is slow: so few that whoever is let in gets an answer in time.
-    The number falls by a tenth when the model took most of a request's time and grows back slowly when it took little
-    (additive increase, multiplicative decrease, as TCP does since Jacobson 1988).
+    Who would be answered too late is turned away at once: requests inside, times what each of them lately added to the
+    model's time (Little's law), have to fit into SHARE of what the request has left. So those with little time take no
+    place from others, and a model that is full works for nobody who has stopped waiting.
     """
 
-    SLOW: Final = 0.7  # share of a request's time
-    QUICK: Final = 0.5
-    LEAST: Final = 4.0  # places
+    SHARE: Final = 0.7  # the rest is for reading, decoding and the unforeseen
+    LEAST: Final = 4  # so many are let in whatever is foreseen: only answers teach
+    WEIGHT: Final = 0.1  # of each answer in the average
 
     def __init__(self, places: int, *, max_waiting: int, max_wait_s: float) -> None:
-        self._most = self.places = float(places)
-        self._taken = 0
+        self._places = places
+        self.taken = 0
+        self._each_s = 0.0  # what one more request inside adds to the model's time
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
         self._lock = threading.Lock()
@@ -37,7 +38,7 @@ class Gate:
     @contextmanager
     def place(self, deadline: Deadline) -> Iterator[None]:
         """A place for the time of the block. Raises Overloaded, or Expired when the deadline passes while waiting."""
-        self._enter(min(self._max_wait_s, deadline.left_s))
+        self._enter(deadline.left_s)
         try:
             if deadline.passed:
                 raise Expired
@@ -45,16 +46,18 @@ class Gate:
         finally:
             self._leave()
 
-    def _enter(self, wait_s: float) -> None:
+    def _enter(self, left_s: float) -> None:
         with self._lock:
-            if self._taken < int(self.places) and not self._queue:
-                self._taken += 1
+            if self.taken >= self.LEAST and (self.taken + 1) * self._each_s > self.SHARE * left_s:
+                raise Overloaded("the model has too much to do to answer in time")
+            if self.taken < self._places and not self._queue:
+                self.taken += 1
                 return
             if len(self._queue) >= self._max_waiting:
                 raise Overloaded("the gateway is full")
             turn = threading.Event()
             self._queue.append(turn)
-        if turn.wait(wait_s):
+        if turn.wait(min(self._max_wait_s, left_s)):
             return
         with self._lock:
             if turn.is_set():  # the place was handed over just now
@@ -64,18 +67,17 @@ class Gate:
 
     def _leave(self) -> None:
         with self._lock:
-            self._taken -= 1
-            while self._queue and self._taken < int(self.places):
-                self._taken += 1
+            self.taken -= 1
+            while self._queue and self.taken < self._places:
+                self.taken += 1
                 self._queue.popleft().set()
 
-    def learn(self, share: float) -> None:
-        """Tell that the model took `share` of the time that a request has."""
+    def learn(self, took_s: float, inside: int, *, answered: bool) -> None:
+        """Tell what the model took while so many were `inside` at first; not `answered` is at least that long."""
         with self._lock:
-            if share > self.SLOW:
-                self.places = max(min(self.LEAST, self._most), self.places * 0.9)
-            elif share < self.QUICK:
-                self.places = min(self._most, self.places + 0.25)
+            each_s = took_s / inside
+            if answered or each_s > self._each_s:
+                self._each_s += self.WEIGHT * (each_s - self._each_s)
 
 
 class ByteBudget:

@@ -4,8 +4,10 @@ import http.client
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -73,24 +75,44 @@ def test_a_gate_keeps_its_number_of_places() -> None:
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(work, range(200)))
     assert all(most)
-    assert gate._taken == 0
+    assert gate.taken == 0
 
 
 def test_an_expired_request_gets_no_place() -> None:
     gate = Gate(1, max_waiting=1, max_wait_s=1)
     with pytest.raises(Expired), gate.place(Deadline.after(0)):
         pass
-    assert gate._taken == 0
+    assert gate.taken == 0
 
 
-def test_a_slow_model_makes_the_places_fewer_and_a_quick_one_more() -> None:
-    gate = Gate(64, max_waiting=0, max_wait_s=0)
+def test_who_would_be_answered_too_late_is_turned_away_at_once() -> None:
+    gate = Gate(64, max_waiting=64, max_wait_s=1)
     for _ in range(100):
-        gate.learn(1.0)
-    assert gate.places == Gate.LEAST
-    for _ in range(300):
-        gate.learn(0.1)
-    assert gate.places == 64
+        gate.learn(2.0, 8, answered=True)  # four a second
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(gate.place(Deadline.after(10)))
+        begun = time.monotonic()
+        with pytest.raises(Overloaded, match="too much to do"), gate.place(Deadline.after(3)):  # 9 of 4 a second
+            pass
+        assert time.monotonic() < begun + 0.5
+        stack.enter_context(gate.place(Deadline.after(4)))
+    for _ in range(100):
+        gate.learn(0.01, 4, answered=False)  # who gave it no time proves nothing
+    assert gate._each_s == pytest.approx(0.25, rel=0.01)
+
+
+def test_a_few_are_let_in_whatever_is_foreseen() -> None:
+    gate = Gate(64, max_waiting=0, max_wait_s=0)
+    gate.learn(1000.0, 1, answered=True)
+    with ExitStack() as stack:
+        for _ in range(Gate.LEAST):
+            stack.enter_context(gate.place(Deadline.after(1)))
+        with pytest.raises(Overloaded), gate.place(Deadline.after(1)):
+            pass
+        for _ in range(200):  # and teach it better
+            gate.learn(0.01, Gate.LEAST, answered=True)
+        stack.enter_context(gate.place(Deadline.after(1)))
 
 
 def test_bytes_are_given_back() -> None:
@@ -191,10 +213,29 @@ def test_at_five_times_capacity_goodput_stays(start: Callable[..., Gateway], ser
     assert statuses.count(200) >= 0.5 * 20 * 5  # on a quiet machine more than nine tenths
 
 
-def test_short_budgets_make_the_places_fewer_too(start: Callable[..., Gateway], server: FaultyModelServer) -> None:
+def statuses_of(gateway: Gateway, clients: int, seconds: float, **headers: str) -> list[int]:
+    """What as many clients as that are told after the first half of the time; who is refused waits a little."""
+    data, begun = picture(), time.monotonic()
+
+    def client(_: int) -> list[int]:
+        statuses = []
+        while (now := time.monotonic() - begun) < seconds:
+            status = gateway.http.post("/v1/predict", content=data, headers=headers).status_code
+            if now >= seconds / 2:
+                statuses.append(status)
+            if status == 503:
+                time.sleep(0.3)
+        return statuses
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [status for them in pool.map(client, range(clients)) for status in them]
+
+
+def test_requests_with_little_time_do_not_all_come_too_late(
+    start: Callable[..., Gateway], server: FaultyModelServer
+) -> None:
     """A model that makes 20 a second, 24 clients that give it 0.6 s: all at once would all come too late."""
-    gateway = start(max_in_flight=64, max_waiting=0)
-    turn = threading.Lock()
+    gateway, turn = start(max_in_flight=64, max_waiting=0), threading.Lock()
 
     def answer(request: object, context: object) -> object:
         with turn:
@@ -202,22 +243,22 @@ def test_short_budgets_make_the_places_fewer_too(start: Callable[..., Gateway], 
             return good(request)  # type: ignore[arg-type]
 
     server.behaviour = answer  # type: ignore[assignment]
-    data, begun = picture(), time.monotonic()
+    statuses = statuses_of(gateway, 24, 8, **{"X-Request-Timeout": "0.6"})
+    print(Counter(statuses))
+    assert statuses.count(200) >= 0.5 * 20 * 4  # none where everybody is let in
 
-    def client(_: int) -> list[tuple[float, int]]:
-        statuses = []
-        while (now := time.monotonic() - begun) < 8:
-            status = gateway.http.post("/v1/predict", content=data, headers={"X-Request-Timeout": "0.6"}).status_code
-            statuses.append((now, status))
-            if status == 503:
-                time.sleep(0.3)
-        return statuses
 
-    with ThreadPoolExecutor(24) as pool:
-        statuses = [each for them in pool.map(client, range(24)) for each in them]
-    later = [status for now, status in statuses if now >= 4]
-    print(f"{later.count(200)} answered, {later.count(503)} refused, {later.count(504)} late")
-    assert later.count(200) >= 0.5 * 20 * 4  # next to none where each budget teaches the gate nothing
+def test_who_gives_little_time_takes_no_places_from_others(
+    start: Callable[..., Gateway], server: FaultyModelServer
+) -> None:
+    """A model that takes 0.24 s and is never full; 8 clients give it hardly more than that, 24 have time."""
+    gateway = start()
+    server.behaviour = lambda request, context: (time.sleep(0.24), good(request))[1]
+    with ThreadPoolExecutor(1) as pool:
+        hasty = pool.submit(statuses_of, gateway, 8, 6, **{"X-Request-Timeout": "0.25"})
+        statuses = statuses_of(gateway, 24, 6)
+        print(Counter(statuses), Counter(hasty.result()))
+    assert set(statuses) == {200}
 
 
 def test_a_connection_is_kept_through_refusals_of_large_pictures(start: Callable[..., Gateway]) -> None:
