@@ -72,14 +72,14 @@ _PROBLEMS: Final[dict[grpc.StatusCode, tuple[type[Problem], str]]] = {
 # Part of what TensorFlow Serving says when its batching queue is full. It is alive: no reason to leave it alone, nor
 # to send it even more.
 _QUEUE_FULL: Final = "queue"
-_TOO_LONG: Final = "larger than max"  # part of what gRPC says of messages beyond CHANNEL_OPTIONS: to ask again is no help
+_TOO_LONG: Final = "larger than max"  # part of what gRPC says of messages beyond either side's limit: to ask again is no help
 
 
 def problem_of(error: grpc.RpcError) -> Problem:
     """What an error of gRPC means for our client."""
     code = error.code()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LONG in (error.details() or ""):
-        return ContractBroken("the model server's reply is too long")
+        return ContractBroken("a message to or from the model server is too long")
     kind, detail = _PROBLEMS.get(code, (ContractBroken, f"the model server answered {code.name}"))
     return kind(detail)
 

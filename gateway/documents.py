@@ -10,7 +10,7 @@ from gateway.errors import BadRequest, TooLarge
 from gateway.limits import Account
 
 MEMBERS: Final = 10_000  # far more than pictures, names and parameters need
-MAX_WIDE: Final = 64 * 1024  # bytes of a text with characters beyond Latin-1, and of all beyond ASCII: names and notes
+MAX_WIDE: Final = 64 * 1024  # bytes of all texts with characters beyond Latin-1, and of all beyond ASCII: names, notes
 # Bytes that CPython takes at most beside the text of the body itself: for a value and its place, a list, an object, and
 # half of a name or text. Measured; tests/gateway/test_documents.py measures it again.
 _COSTS: Final = {b",": 48, b"[": 88, b"{": 100, b'"': 96}
@@ -32,7 +32,7 @@ def opened(body: bytes, account: Account, *, most: int = MEMBERS) -> Iterator[di
         raise TooLarge(f"the JSON has more than {most:,} values")
     with account.holding(len(body) + sum(body.count(sign) * cost for sign, cost in _COSTS.items())):
         try:
-            document = json.loads(_narrow(body))
+            document = json.loads(_narrow(body).decode("ascii"))  # of bytes it would guess the encoding
         except (ValueError, RecursionError) as error:
             raise BadRequest("the body is not JSON") from error
         if not isinstance(document, dict):
@@ -42,7 +42,7 @@ def opened(body: bytes, account: Account, *, most: int = MEMBERS) -> Iterator[di
 
 
 def _narrow(body: bytes) -> bytes:
-    """The same JSON in ASCII, without long texts of other characters: beside one emoji each letter takes four bytes.
+    """The same JSON in ASCII, with few texts of other characters: beside one emoji each letter takes four bytes.
 
     Raises BadRequest, TooLarge, or ValueError for what is not UTF-8.
     """
@@ -52,7 +52,7 @@ def _narrow(body: bytes) -> bytes:
             raise TooLarge(f"the JSON has more than {MAX_WIDE:,} bytes that are not ASCII")
         body = _RUN.sub(lambda run: json.dumps(run[0].decode())[1:-1].encode(), body)
     if _ESCAPE.search(body):
-        for text in _TEXT.finditer(body):
-            if text.end() - text.start() > MAX_WIDE and _ESCAPE.search(body, text.start(), text.end()):
-                raise BadRequest("a text as long as a picture is not ASCII")
+        texts = (text.span() for text in _TEXT.finditer(body))
+        if sum(end - begin for begin, end in texts if _ESCAPE.search(body, begin, end)) > MAX_WIDE:
+            raise TooLarge(f"the JSON's texts that are not ASCII have more than {MAX_WIDE:,} bytes")
     return body

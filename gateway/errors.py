@@ -110,7 +110,10 @@ class TooLarge(Problem):
     """More bytes or more pictures than accepted."""
 
     slug, status, title = "too-large", 413, "The upload is too large"
-    when = "the body or one picture has too many bytes, or the request too many pictures or values in JSON"
+    when = (
+        "too many bytes (of the body, of one picture, or of memory for this request), pictures, values in JSON, or "
+        "characters in JSON beyond ASCII"
+    )
 
 
 class AddressTooLong(Problem):

@@ -177,6 +177,8 @@ def _sheet(text: str) -> Path:
 def _classify(options: argparse.Namespace) -> int:
     if options.html and not options.output:
         raise _Misuse("--html needs --output: the sheet is made of what is in it")
+    if options.html and options.html.resolve() == options.output.resolve():
+        raise _Misuse("--html and --output are the same file")
     sources = find(options.paths, column=options.column, root=options.root)
     if options.output is None:
         return _run(sources, output.to_stdout(_lines(options, sources)), Earlier(), options)

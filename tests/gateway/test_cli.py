@@ -325,6 +325,9 @@ def test_the_sheet_takes_no_other_files_place(url: str, album: Path, tmp_path: P
     done = whence(url, "-o", tmp_path / "out.csv", "--html", *sorted(album.iterdir()))  # whose FILE was forgotten
     assert (done.returncode, (album / "0.jpg").read_bytes()) == (2, picture(RED))
     assert not (tmp_path / "out.csv").exists()
+    both = tmp_path / "both.html"
+    done = whence(url, album, "-o", both, "--format", "csv", "--html", tmp_path / "." / "both.html")
+    assert (done.returncode, both.exists(), "the same file" in done.stderr) == (2, False, True)
 
 
 def test_a_sheet_stays_when_the_output_cannot_be_taken_up(url: str, album: Path, tmp_path: Path) -> None:

@@ -68,11 +68,12 @@ def launched(folder: Path, *argv: str, before: tuple[str, ...] = (), **environ: 
     }  # fmt: skip
     words = [f"{name}={value}" for name, value in options.items()]
     with (folder / "log").open("wb") as log:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+        handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
         popen = subprocess.Popen(
             [*before, sys.executable, "-m", "serving.local", *words, *argv],
             cwd=ROOT, env=os.environ | environ, stdout=log, stderr=log,
         )  # fmt: skip
+        signal.signal(signal.SIGHUP, handler)
     one = Launched(popen, folder)
     try:
         yield one
@@ -120,6 +121,11 @@ def test_it_is_ready_with_tls_too(tmp_path: Path) -> None:
     with launched(tmp_path, **certificate(tmp_path)) as one:
         wait_until(lambda: "is ready" in one.said, "it is ready")
         assert ": https://127.0.0.1:" in one.said
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_it(tmp_path: Path) -> None:
+    with launched(tmp_path, http_proxy="http://127.0.0.1:9", no_proxy="") as one:
+        wait_until(lambda: "is ready" in one.said, "it is ready")
 
 
 def test_where_clients_need_certificates_it_goes_on_without_asking(tmp_path: Path) -> None:

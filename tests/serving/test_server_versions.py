@@ -279,13 +279,14 @@ def test_whoever_asks_while_versions_follow_each_other_finds_one(tmp_path: Path)
         wait_until(lambda: models.is_ready("zoo"), "version 1 is AVAILABLE")
         with ThreadPoolExecutor(2) as pool:
             callers = [pool.submit(ask) for _ in range(2)]
-            for number in range(2, 200):
-                (base_path / str(number)).mkdir()
-                wait_until(lambda number=number: models.statuses(spec)[0].version == number, "it is seen")
-            end.set()
+            try:
+                for number in range(2, 200):
+                    (base_path / str(number)).mkdir()
+                    wait_until(lambda number=number: models.statuses(spec)[0].version == number, "it is seen")
+            finally:
+                end.set()  # the pool waits for them
             assert all(caller.result() for caller in callers)
     finally:
-        end.set()
         sys.setswitchinterval(interval)
         models.close()
 

@@ -2,7 +2,7 @@
 
 import { Problem, problemOf } from "./problems.js";
 
-const TIMEOUT_MS = 60_000; // longer than any deadline of the service: normally it is the service that says when it was too slow
+const TIMEOUT_MS = 60_000; // longer than what the service is given: it is for the service to say that it was too slow
 const LARGE = 1_000_000; // bytes that over a slow line may take all the time that the service gives unasked
 
 const BROKEN_CONTRACT = "/problems/broken-contract"; // what the service answers when a model gave it something else than it asked for
@@ -30,7 +30,7 @@ export async function ask(picture, signal, { preview = false } = {}) {
 export async function classify(picture, signal, { explain = ["decision"] } = {}) {
   const query = new URLSearchParams({ explain: explain.join(",") });
   // The service gives no more than it is set to, however much is asked for.
-  const headers = picture.size > LARGE ? { ...BYTES, "X-Request-Timeout": TIMEOUT_MS / 1000 } : BYTES;
+  const headers = picture.size > LARGE ? { ...BYTES, "X-Request-Timeout": TIMEOUT_MS / 1000 - 5 } : BYTES;
   const { response, reply } = await post(`/v1/predict?${query}`, picture, signal, headers).catch((problem) => explained(problem, picture, signal));
   const prediction = reply?.predictions?.[0];
   if (!response.ok || !prediction?.decision) throw problemOf(response, response.ok ? prediction?.problem : reply);
