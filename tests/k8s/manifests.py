@@ -33,8 +33,8 @@ VARIANTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 
 @functools.cache
-def render(variant: str) -> tuple[Object, ...]:
-    """The objects of a variant. Skips the test where there is no kubectl."""
+def render(variant: str, images: tuple[tuple[str, str, str], ...] = ()) -> tuple[Object, ...]:
+    """The objects of a variant; `images` are name, newName and newTag. Skips the test where there is no kubectl."""
     kubectl = shutil.which("kubectl")
     if not kubectl:
         pytest.skip("no kubectl on PATH: manifests cannot be rendered")
@@ -48,6 +48,7 @@ def render(variant: str) -> tuple[Object, ...]:
             "namespace": "whence",
             "resources": [os.path.relpath(K8S / "overlays" / overlay, here)],
             "components": [os.path.relpath(K8S / "components" / name, here) for name in components],
+            "images": [dict(zip(("name", "newName", "newTag"), each, strict=True)) for each in images],
         }
         (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)

@@ -310,8 +310,16 @@ def test_a_canary_is_the_version_that_its_image_brings_beside_the_released_one(v
     assert int(number["stable"]) == json.loads((ROOT / "training/release/release.json").read_text())["version"]
     assert first["command"] == ["cp", "-r", f"/models/culture/{number['canary']}/.", "/next"]
     assert mounts["next-model"] == f"/models/culture/{number['canary']}"
-    assert first["image"].endswith(f"-model{number['canary']}")
+    assert first["image"] == f"whence/next-model:{number['canary']}"
     assert "--allow_version_labels_for_unavailable_models=true" in container(serving)["args"]
+
+
+def test_the_tag_of_the_stable_image_leaves_a_canarys_alone() -> None:
+    stable, canary = (("whence/" + name, "registry.example/whence/serving", tag)
+                      for name, tag in (("serving", "0.1.0-model5"), ("next-model", "0.1.0-model6")))  # fmt: skip
+    serving = named(render("cpu+canary", (stable, canary)), "Deployment", "serving")
+    assert pod(serving)["initContainers"][0]["image"] == "registry.example/whence/serving:0.1.0-model6"
+    assert container(serving)["image"] == "registry.example/whence/serving:0.1.0-model5"
 
 
 def test_a_canarys_model_servers_can_be_applied_before_its_gateways() -> None:
