@@ -72,7 +72,8 @@ _PROBLEMS: Final[dict[grpc.StatusCode, tuple[type[Problem], str]]] = {
 # Part of what TensorFlow Serving says when its batching queue is full. It is alive: no reason to leave it alone, nor
 # to send it even more.
 _QUEUE_FULL: Final = "queue"
-_TOO_LONG: Final = "larger than max"  # part of what gRPC says of messages beyond either side's limit: to ask again is no help
+# Part of what gRPC says of messages beyond either side's limit: to ask again is no help.
+_TOO_LONG: Final = "larger than max"
 
 
 def problem_of(error: grpc.RpcError) -> Problem:

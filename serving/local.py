@@ -205,8 +205,9 @@ def _answers(url: str) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # our own process, under whatever name it has
     no_proxy = urllib.request.ProxyHandler({})  # those of the environment are not meant for it
+    opener = urllib.request.build_opener(no_proxy, urllib.request.HTTPSHandler(context=context))
     try:
-        with urllib.request.build_opener(no_proxy, urllib.request.HTTPSHandler(context=context)).open(url, timeout=2) as reply:
+        with opener.open(url, timeout=2) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False

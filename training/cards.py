@@ -13,7 +13,7 @@ from training.calibrate import HONEST
 from training.checkpoint import TEMPERATURES, Release
 from training.fit import GROUP_WEIGHT, HEAD_AGAIN, SEED, START
 from training.layers import UNUSUAL
-from training.records import OTHER, Record
+from training.records import OTHER, SOURCE, TRAIN, Record
 from training.report import classes_table, differences_table, intervals_text, leaks_table, parts_table
 
 Row = dict[str, Any]
@@ -162,8 +162,8 @@ def _comparisons(facts: Row) -> str:
     texts = [
         f"""
 Against `{name}`, on the same pictures: how much higher the accuracy is, and the NLL (lower is better). The 95 %
-intervals are of a bootstrap that draws whole artists and sources; where 0 lies outside, the difference is more than
-chance.
+intervals are of a bootstrap that draws the same groups; where 0 lies outside, the difference is more than chance. Both
+are calibrated alike.
 {_rival(name, facts)}
 {_lines(differences_table(differences))}
 """
@@ -257,8 +257,9 @@ of {free:,} the source states CC0; the terms of the others stand below, as state
 
 ## Parts
 
-Split {split["digest"][:12]}. Groups are kept whole: the artist, else the museum's object, else the book with all of its
-volumes. Near-duplicates (perceptual hash): {split["near_duplicate_clusters"]}; those of a validation picture are in
+Split {split["digest"][:12]}. Held out whole: in `source` all pictures of a book (with its volumes) or site, in
+`artist` all others of an artist, in `random` works. So artists in `source` may be known: {_known_artists(records)}.
+Near-duplicates (perceptual hash): {split["near_duplicate_clusters"]}; those of a validation picture are in
 `too_close`, used by nobody. `other` are cultures that are no label.
 
 | part | {" | ".join(cultures)} |
@@ -280,6 +281,13 @@ def sources(records: Sequence[Record]) -> list[Source]:
         licence = re.sub(r"\s*\(artist d\. \d+\)", "", record.licence).strip()
         found.setdefault((record.source, licence), Counter())[record.culture] += 1
     return sorted(((*key, count) for key, count in found.items()), key=lambda row: -row[2].total())
+
+
+def _known_artists(records: Sequence[Record]) -> str:
+    """How many of the pictures of unknown sources are by artists that training knows."""
+    known = {record.artist for record in records if record.part == TRAIN} - {""}
+    unknown_sources = [record for record in records if record.part == SOURCE]
+    return f"{sum(record.artist in known for record in unknown_sources):,} of {len(unknown_sources):,} pictures"
 
 
 def _few_artists(records: Iterable[Record]) -> list[str]:

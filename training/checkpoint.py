@@ -85,16 +85,23 @@ def save_release(release: Release, directory: Path) -> None:
 
 
 def load_release(directory: Path) -> Release:
-    """Read both files. Raises ValueError when the weights are not those that release.json names."""
+    """Read both files.
+
+    Raises ValueError when the weights are not those that release.json names, or another version of Whence wrote it.
+    """
     facts = json.loads((directory / FACTS).read_text())
     if digest(directory / WEIGHTS) != facts.pop("sha256"):
         raise ValueError(f"{directory / WEIGHTS} is not the file that {FACTS} describes")
-    shape: dict[str, Any] = {n: tuple(x) if isinstance(x, list) else x for n, x in facts.pop("shape").items()}
+    sizes: dict[str, Any] = {n: tuple(x) if isinstance(x, list) else x for n, x in facts.pop("shape").items()}
+    try:
+        shape, calibration = ModelShape(**sizes), Calibration(**facts.pop("calibration"))
+    except TypeError as error:
+        raise ValueError(f"{directory} was made by another version of Whence: fit again ({error})") from error
     return Release(
         version=facts.pop("version"),
         labels=tuple(facts.pop("labels")),
-        shape=ModelShape(**shape),
-        calibration=Calibration(**facts.pop("calibration")),
+        shape=shape,
+        calibration=calibration,
         weights=load_file(directory / WEIGHTS),
         facts=facts,
     )

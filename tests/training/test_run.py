@@ -194,6 +194,12 @@ def test_release_refuses_a_worse_model_unless_forced(
     with pytest.raises(Regression, match="all: accuracy"):
         release(finished_run.run, better)
     assert release(finished_run.run, better, force=True).version == 2
+    facts = json.loads((better / "release.json").read_text())
+    facts["calibration"]["gone"] = 1.0
+    (better / "release.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="made by another version of Whence: fit again"):
+        release(finished_run.run, better)
+    assert release(finished_run.run, better, force=True).version == 3
 
 
 def refusal(run: Path, tmp_path: Path) -> str:
