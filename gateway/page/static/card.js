@@ -157,7 +157,7 @@ export class Card {
   }
 }
 
-/** Whether `picture` is a WebP with EXIF, which says where its top is: the service goes by it, browsers do not. */
+/** Whether `picture` is a WebP with EXIF, which says where its top is: the service goes by it, some browsers do not. */
 async function mayLie(picture) {
   const head = new Uint8Array(await picture.slice(0, 21).arrayBuffer().catch(() => []));
   return String.fromCharCode(...head.slice(8, 16)) === "WEBPVP8X" && (head[20] & 8) > 0;

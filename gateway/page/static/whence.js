@@ -160,8 +160,9 @@ addEventListener("drop", (event) => {
   takeFiles(event.dataTransfer.files);
 });
 addEventListener("paste", (event) => {
-  if (event.target.closest?.(".opinion-form input")) return; // office programs copy text with a picture of it
-  if (event.clipboardData.files.length) takeFiles(event.clipboardData.files);
+  const { types, files } = event.clipboardData;
+  if (event.target.closest?.(".opinion-form input") && types.includes("text/plain")) return; // office programs copy text with a picture of it
+  if (files.length) takeFiles(files);
 });
 
 for (const button of document.querySelectorAll(".sample")) {
