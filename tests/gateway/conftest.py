@@ -15,6 +15,7 @@ from gateway import create_app, lifecycle
 from gateway.settings import Settings
 from tests.fakes import FaultyModelServer
 from tests.gateway.processes import Gateway
+from tests.listening import listening
 
 RED, GREEN, BLUE = (250, 5, 5), (5, 250, 5), (5, 5, 250)
 
@@ -76,3 +77,19 @@ def start(tmp_path: Path, server: FaultyModelServer) -> Iterator[Callable[..., G
     for gateway in running:
         gateway.http.close()  # first, or gunicorn waits two seconds for more requests on kept-alive connections
         gateway.stop()
+
+
+@pytest.fixture
+def url(make_app: Callable[..., Flask]) -> Iterator[str]:
+    with listening(make_app()) as url:
+        yield url
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Nine pictures, red, green and blue in turn."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for number in range(9):
+        (folder / f"{number}.jpg").write_bytes(picture((RED, GREEN, BLUE)[number % 3]))
+    return folder

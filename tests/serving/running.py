@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -205,3 +206,8 @@ def running(argv: Sequence[object], *, until_available: bool = True, engine: Eng
             client.end()
             finished.result()
             loop.close()
+
+
+def one_model(base_path: Path, *more: str) -> list[str]:
+    """A command line for the model `zoo`."""
+    return ["--model_name=zoo", f"--model_base_path={base_path}", *more]
