@@ -1,23 +1,27 @@
-"""How glibc keeps the memory that pictures leave behind: hardly at all. Elsewhere this does nothing."""
+"""How much of the memory that pictures leave behind glibc keeps for the next ones. Elsewhere this does nothing."""
 
 import ctypes
 from typing import Final
 
-_M_MMAP_THRESHOLD: Final = -3  # malloc.h
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-LARGE_BYTES: Final = 1024 * 1024
+LARGE_BYTES: Final = 8 * 1024 * 1024  # what is as large is no ordinary picture: those have up to 2 megapixels to resize
+ARENAS: Final = 2
 
 
-def give_back() -> None:
-    """Let each block of LARGE_BYTES go back to the system when it is freed.
+def bound() -> None:
+    """Let go of blocks of LARGE_BYTES when they are freed, and keep at most as much free at the end of each arena.
 
-    By itself glibc raises that threshold to 32 MB as blocks come and go, and keeps an arena for each thread: threads
-    that decode large pictures in turn would each hold on to hundreds of megabytes.
+    By itself glibc raises the first bound to 32 MB as blocks come and go, and keeps an arena for each thread: threads
+    that decode large pictures in turn would each hold on to hundreds of megabytes. With lower bounds each picture's
+    memory comes from the system anew, page by page: a sixth of the processor time of a picture of 600 x 450 pixels.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
-        mallopt(_M_ARENA_MAX, 4)
+        mallopt(_M_TRIM_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_ARENA_MAX, ARENAS)
 
 
 def trim() -> None:

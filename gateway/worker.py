@@ -56,7 +56,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Start in the child process."""
-        memory.give_back()
+        memory.bound()
         _allow_files(self.worker_connections + SPARE_FILES)
         super().init_process()
 
