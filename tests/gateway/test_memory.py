@@ -1,5 +1,6 @@
 """Memory goes back to the system, but not that which the next picture needs."""
 
+import platform
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.gateway.processes import ROOT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told what to keep")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told what to keep")
 
 _START = """
 import io, re, resource
