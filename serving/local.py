@@ -141,6 +141,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
     url = f"{'https' if os.environ.get('WHENCE_TLS_CERT_FILE') else 'http'}://{options.host}:{options.port}"
+    model = f"http://{LOOPBACK}:{options.rest_port}/v1/models/{MODEL_NAME}"
     server, gateway = _model_server(options), _gateway(options)
     begin = time.monotonic()
     ready = False
@@ -151,14 +152,12 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
             gateway.keep_running()
             if ready:
                 continue
-            if os.environ.get("WHENCE_TLS_CLIENT_CA_FILE"):  # we have no certificate to ask with
-                ready = True
-                say(f"Whence will be ready soon: {url}   (Ctrl-C ends it)")
-            elif _answers(f"{url}/readyz"):
-                ready = True
+            # The model first: a gateway that is asked before logs that it is not ready, and a start is no fault.
+            ready = "AVAILABLE" in _answer(model) and _is_ready(url, options)
+            if ready:
                 say(f"Whence is ready after {time.monotonic() - begin:.1f} s: {url}   (Ctrl-C ends it)")
             elif time.monotonic() - begin > START_LIMIT_S:
-                raise RuntimeError(f"no answer from {url}/readyz within {START_LIMIT_S:g} s; the lines above say why")
+                raise RuntimeError(f"{url} is not ready within {START_LIMIT_S:g} s; the lines above say why")
         say("stopping: the gateway finishes what it accepted, then the model server")
         return 0
     finally:
@@ -201,16 +200,27 @@ def _environ() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def _answers(url: str) -> bool:
+def _is_ready(url: str, options: argparse.Namespace) -> bool:
+    if not os.environ.get("WHENCE_TLS_CLIENT_CA_FILE"):
+        return bool(_answer(f"{url}/readyz"))
+    try:  # we have no certificate to ask with
+        socket.create_connection((options.host, options.port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _answer(url: str) -> str:
+    """What a 200 says; empty for anything else."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # our own process, under whatever name it has
     no_proxy = urllib.request.ProxyHandler({})  # those of the environment are not meant for it
     opener = urllib.request.build_opener(no_proxy, urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=2) as reply:
-            return bool(reply.status == 200)
+            return str(reply.read(), "utf-8", "replace") if reply.status == 200 else ""
     except (urllib.error.URLError, OSError):
-        return False
+        return ""
 
 
 def _reason(status: int) -> str:

@@ -1,4 +1,4 @@
-"""`make run` without what it starts: two stand-ins that do nothing but live, and answer at /readyz."""
+"""`make run` without what it starts: two stand-ins that live, and say that the model is there and the gateway ready."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,19 +18,24 @@ from tests.serving.running import free_port, wait_until
 ROOT = Path(__file__).parents[2]
 
 STAND_IN = """\
-import http.server, os, pathlib, signal, ssl, sys
-pathlib.Path(__file__).with_name(f"{os.getpid()}.pid").touch()
-if "--bind" not in sys.argv:  # the model server
-    signal.pause()
+import http.server, os, pathlib, ssl, sys
+folder = pathlib.Path(__file__).parent
+(folder / f"{os.getpid()}.pid").touch()
+flags = dict(word.split("=", 1) for word in sys.argv if "=" in word)
+is_gateway = "--bind" in sys.argv
 
-class Ready(http.server.BaseHTTPRequestHandler):
+class Stand(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
+        if is_gateway:
+            (folder / "asked").touch()
+        self.wfile.write(b"LOADING" if (folder / "loading").exists() else b"AVAILABLE")
 
-host, port = sys.argv[sys.argv.index("--bind") + 1].split(":")
-server = http.server.HTTPServer((host, int(port)), Ready)
-if certificate := os.environ.get("WHENCE_TLS_CERT_FILE"):
+bind = sys.argv[sys.argv.index("--bind") + 1] if is_gateway else "127.0.0.1:" + flags["--rest_api_port"]
+host, port = bind.split(":")
+server = http.server.HTTPServer((host, int(port)), Stand)
+if is_gateway and (certificate := os.environ.get("WHENCE_TLS_CERT_FILE")):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, os.environ["WHENCE_TLS_KEY_FILE"])
     server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -128,10 +134,21 @@ def test_a_proxy_of_the_environment_is_not_asked_for_it(tmp_path: Path) -> None:
         wait_until(lambda: "is ready" in one.said, "it is ready")
 
 
-def test_where_clients_need_certificates_it_goes_on_without_asking(tmp_path: Path) -> None:
+def test_where_clients_need_certificates_it_is_ready_when_the_gateway_listens(tmp_path: Path) -> None:
     files = certificate(tmp_path)
     with launched(tmp_path, **files, WHENCE_TLS_CLIENT_CA_FILE=files["WHENCE_TLS_CERT_FILE"]) as one:
-        wait_until(lambda: "will be ready soon: https://127.0.0.1:" in one.said, "it says so")
+        wait_until(lambda: "is ready" in one.said, "it is ready")
+
+
+def test_the_gateway_is_not_asked_before_the_model_is_available(tmp_path: Path) -> None:
+    (tmp_path / "loading").touch()
+    with launched(tmp_path) as one:
+        wait_until(lambda: len(one.children) == 2, "both run")
+        time.sleep(2)  # four looks
+        assert "is ready" not in one.said and not (tmp_path / "asked").exists()
+        (tmp_path / "loading").unlink()
+        wait_until(lambda: "is ready" in one.said, "it is ready")
+        assert (tmp_path / "asked").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of this machine")
