@@ -169,7 +169,7 @@ def _sheet(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in (".html", ".htm"):
         raise argparse.ArgumentTypeError(f"expected a name that ends in .html, not {text}")
-    if not path.absolute().parent.is_dir():
+    if not os.path.isdir(path.absolute().parent):  # Path.is_dir raises where it may not look
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path
 
@@ -196,7 +196,11 @@ def _write_sheet(options: argparse.Namespace, sources: Sources, form: Format) ->
     from gateway.cli import sheet  # numpy and Pillow: only who wants the sheet waits for them
 
     try:
-        sheet.write(options.html, output.read(options.output, form), sources.pictures)
+        found = list(output.read(options.output, form))
+    except OSError as error:
+        raise OutputLost(f"{options.output} cannot be read: {error.strerror}") from error
+    try:
+        sheet.write(options.html, found, sources.pictures)
     except OSError as error:
         raise OutputLost(f"{options.html} cannot be written: {error.strerror}") from error
 
