@@ -7,10 +7,9 @@ from typing import Any, Final
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from training.checkpoint import Calibration
+from training.checkpoint import TEMPERATURES, Calibration
 from training.metrics import Floats, Ints, coverage_at, log_softmax, losses, nll
 
-SEARCHED: Final = (0.2, 8.0)  # temperatures between which one is looked for that has to do for all
 # How steep a temperature's logarithm may be expected to be, per deviation of the margin, before any picture is seen: so
 # that a handful of them cannot choose a steep slope.
 SLOPE: Final = 0.5
@@ -20,8 +19,11 @@ ALL: Final = "all validation"  # or these, where no artist and no source is held
 
 def temperature_of(logits: Floats, truth: Ints) -> float:
     """The one number that makes the validation NLL least when logits are divided by it (Guo et al. 2017)."""
-    found = minimize_scalar(lambda t: nll(np.exp(log_softmax(logits / t)), truth), bounds=SEARCHED, method="bounded")
-    return float(found.x)
+
+    def loss(temperature: float) -> float:
+        return nll(np.exp(log_softmax(logits / temperature)), truth)
+
+    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
 
 
 def temperatures_of(logits: Floats, truth: Ints, weights: Floats) -> Calibration:

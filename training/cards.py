@@ -144,10 +144,9 @@ def _step(step: Row, number: int) -> str:
     elif number > 1:
         text = f"{blocks[0].upper()}{blocks[1:]} and the head fine-tuned further ({told})"
     else:
-        decay, smoothing = config["weight_decay"], config["label_smoothing"]
         text = (
             "VGG16 as it was, and a linear head on its texture statistics, solved to its optimum "
-            f"(weight_decay {decay:g}, label_smoothing {smoothing:g}, ranks {_list(config['ranks'])})"
+            f"({_penalties(config)}, label_smoothing {config['label_smoothing']:g}, ranks {_list(config['ranks'])})"
         )
         if stage == HEAD_AGAIN or stage.startswith(SEED):
             text += f"; then {blocks} and the head fine-tuned ({told})"
@@ -155,6 +154,16 @@ def _step(step: Row, number: int) -> str:
             text += "; then the head solved again"
     if config["prior"]:
         text += f"; {config['prior']:g} of the logarithms of the classes' frequencies added to the logits"
+    return text
+
+
+def _penalties(config: Row) -> str:
+    """On what; the settings that are not zero. An older run has not all of them."""
+    text = f"weight_decay {config['weight_decay']:g}"
+    if config.get("group_penalty"):
+        text += f", group_penalty {config['group_penalty']:g}"
+    if config.get("consistency"):
+        text += f", consistency {config['consistency']:g} over {config['views'] - 1} augmented view(s) of each picture"
     return text
 
 

@@ -23,8 +23,8 @@ FACTS: Final = "release.json"
 MAX_BYTES: Final = 30_000_000  # what a checkpoint in git may weigh
 # What standardises features stays float32: 11 KB more, and features of all sizes come out as they were trained.
 PRECISE: Final = ("head/shift", "head/scale")
-# No picture's temperature is lower or higher: none is answered more surely than the logits say as they were trained.
-TEMPERATURES: Final = (1.0, 8.0)
+# No picture's temperature is lower or higher. Below 1 is usual: the head's penalties keep its logits small.
+TEMPERATURES: Final = (0.2, 8.0)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,12 @@ class TrainConfig:
     batch: int = 32  # pictures
 
     weight_decay: float = 0.2  # L2 penalty on the head, on standardised features, relative to the mean loss
+    # Penalty on how much a class's logits differ between its artists (or objects, books): what tells these apart is no
+    # sign of a culture, and an unknown artist has none of it.
+    group_penalty: float = 0.0
+    # Penalty on how much the logits of the augmented views differ from those of the picture itself: of no view is the
+    # answer asked, only that it stays. With 0 the views are examples like the pictures.
+    consistency: float = 0.0
     label_smoothing: float = 0.05  # share of the target that all classes get
     group_weight: float = 0.0  # 1: every artist counts the same, in training and calibration; 0: every picture does
     epochs: int = 0  # of fine-tuning; 0 leaves VGG16 as it is
@@ -74,6 +80,8 @@ class TrainConfig:
             raise ValueError(f"unknown settings: {', '.join(sorted(self.unknown))}")
         if list(self.labels) != sorted(set(self.labels)) or len(self.labels) < 2:
             raise ValueError(f"labels must be two or more, different, in alphabetical order: {', '.join(self.labels)}")
+        if self.consistency and self.views < 2:
+            raise ValueError("consistency needs views: at least two")
         if len(self.ranks) != len(self.blocks):
             raise ValueError("ranks needs a number for each of blocks")
         if self.views < 1 or self.epochs < 0 or not self.seeds:

@@ -27,7 +27,7 @@ from training.config import PLACES, TrainConfig, from_values, to_values
 from training.data import CachedViews, Examples, FreshViews
 from training.features import Features, extract, set_directions, trained_on
 from training.finetune import best_epoch, finetune
-from training.head import even_out, picture_weights, project, solve, standardise
+from training.head import even_out, group_spread, picture_weights, project, solve, standardise
 from training.layers import LOGITS
 from training.metrics import evened_out, log_softmax, summary
 from training.model import ask_head, build_model, load_weights, weights_of
@@ -62,9 +62,10 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     truth = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
     validation = np.flatnonzero([record.part in VALIDATION for record in records])
     train = trained_on(config, records)
-    chances = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
+    groups = [records[i].group for i in train]
+    chances = picture_weights(truth[train], groups, group_weight=config.group_weight)
     views = FreshViews(config, records, pixels) if config.fresh else CachedViews(config, features)
-    examples = Examples(views, features.features, train, validation, truth, chances, len(config.labels))
+    examples = Examples(views, features.features, train, validation, truth, groups, chances, len(config.labels))
 
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
     if config.start:
@@ -72,7 +73,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         load_weights(model, load_release(config.start / CHECKPOINT).weights)
     else:
         set_directions(model, features.directions)
-        _solve_head(config, model, features.features, examples)
+        solve_head(config, model, features.features, examples)
     stages: dict[str, dict[str, Any]] = {}
     if config.measured_by:
         _repeat(config, model, examples, config.measured_by)
@@ -122,7 +123,7 @@ def _train(
     if config.epochs and not config.start:  # the optimum for the first seed's block, beside the head that grew with it
         load_weights(model, found[f"{SEED}{config.seeds[0]}"][0])
         features = _features_now(model, examples)
-        _solve_head(config, model, features, examples)
+        solve_head(config, model, features, examples)
         found[HEAD_AGAIN] = (weights_of(model), ask_head(model, features[0][rows])[LOGITS])
     stages = {name: _measure(logits, truth, groups) for name, (_, logits) in found.items()}
     best = best_stage(stages)
@@ -145,7 +146,7 @@ def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Pa
         tuned = finetune(config, model, examples, seed=seed, epochs=best_epoch(run, seed))
         load_weights(model, tuned.weights)
     if best == HEAD_AGAIN:
-        _solve_head(config, model, _features_now(model, examples), examples)
+        solve_head(config, model, _features_now(model, examples), examples)
 
 
 def best_stage(stages: dict[str, dict[str, Any]]) -> str:
@@ -189,9 +190,15 @@ def _facts(run: Path) -> dict[str, Any]:
 
 
 def _features_now(model: keras.Model, examples: Examples) -> list[NDArray[np.float32]]:
-    """What the head reads of every view of every labelled picture, now that blocks have been trained. In memory."""
-    labelled = np.arange(len(examples.features[0]))
-    return [examples.views.reader(model, view)(labelled) for view in range(len(examples.features))]
+    """What the head reads now that blocks have been trained, [L, F] for each view, in memory.
+
+    Rows that nobody asks for stay zero: all but those of training and, of the pictures as they are, of validation.
+    """
+    found = [np.zeros(view.shape, np.float32) for view in examples.features]
+    for number, view in enumerate(found):
+        rows = np.union1d(examples.train, examples.validation) if number == 0 else examples.train
+        view[rows] = examples.views.reader(model, number)(rows)
+    return found
 
 
 def _place_centres(config: TrainConfig, model: keras.Model, examples: Examples) -> None:
@@ -218,12 +225,16 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "backend": keras.backend.backend(), **found}
 
 
-def _solve_head(
+def solve_head(
     config: TrainConfig, model: keras.Model, views: Sequence[NDArray[np.float32]], examples: Examples
 ) -> None:
-    """The head's optimum on all views of the training pictures, and the embedding's directions."""
-    train = examples.train
-    known = np.concatenate([view[train] for view in views])
+    """The head's optimum on the training pictures, and the embedding's directions.
+
+    With `config.consistency` views are what must not change the answer; without, they are examples like the pictures.
+    """
+    train, others = examples.train, views[1:]
+    seen = views[:1] if config.consistency else views
+    known = np.concatenate([view[train] for view in seen])
     own, slices = config.shape.standardised(), config.shape.slices()
     shift, scale = standardise(known[:, own])
     known[:, own] = (known[:, own] - shift) * scale
@@ -231,13 +242,27 @@ def _solve_head(
         slice(slices[n].start + 2 * CHANNELS[n], slices[n].stop) for n in config.shape.blocks if config.shape.rank(n)
     ]
     factors = even_out(known, pairs)
+    truth, weights = np.tile(examples.truth[train], len(seen)), np.tile(examples.weights, len(seen))
+    penalties = []
+    if config.group_penalty:
+        spread = group_spread(known, truth, weights, examples.groups * len(seen))
+        penalties.append((config.group_penalty, spread))
+    if config.consistency:
+        units = np.ones(known.shape[1], np.float32)
+        units[own] = scale
+        for place, factor in zip(pairs, factors, strict=True):
+            units[place] = factor
+        shares = np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
+        for view in others:
+            penalties.append((config.consistency / len(others), (view[train] - views[0][train]) * units * shares))
     kernel, bias = solve(
         known,
-        np.tile(examples.truth[train], len(views)),
-        np.tile(examples.weights, len(views)),
+        truth,
+        weights,
         classes=examples.classes,
         weight_decay=config.weight_decay,
         smoothing=config.label_smoothing,
+        penalties=penalties,
     )
     for place, factor in zip(pairs, factors, strict=True):
         kernel[place] *= factor  # the network reads covariances as they are

@@ -37,10 +37,40 @@ def standardise(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
     return features.mean(0), (1 / (deviation + 0.01 * np.median(deviation) + 1e-6)).astype(np.float32)
 
 
+def group_spread(
+    features: NDArray[np.float32], truth: Ints, weights: Floats, groups: Sequence[str]
+) -> NDArray[np.float32]:
+    """How each group's mean differs from that of its class, [G, F].
+
+    Each row is multiplied by the square root of the group's share of all weights: |rows @ kernel|^2 is how much the
+    logits that `kernel` gives vary between the groups of a class.
+    """
+    names, shares, rows = np.asarray(groups), weights / weights.sum(), []
+    for label in np.unique(truth):
+        of_class = truth == label
+        middle = shares[of_class] @ features[of_class] / shares[of_class].sum()
+        for name in np.unique(names[of_class]):
+            chosen = of_class & (names == name)
+            share = shares[chosen].sum()
+            rows.append((shares[chosen] @ features[chosen] / share - middle) * np.sqrt(share))
+    return np.array(rows, np.float32)
+
+
 def solve(
-    features: NDArray[np.float32], truth: Ints, weights: Floats, *, classes: int, weight_decay: float, smoothing: float
+    features: NDArray[np.float32],
+    truth: Ints,
+    weights: Floats,
+    *,
+    classes: int,
+    weight_decay: float,
+    smoothing: float,
+    penalties: Sequence[tuple[float, NDArray[np.float32]]] = (),
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Kernel [F, C] and bias [C] with the least weighted, smoothed cross entropy plus weight_decay / 2 * |kernel|^2."""
+    """Kernel [F, C] and bias [C] with the least weighted, smoothed cross entropy plus weight_decay / 2 * |kernel|^2.
+
+    Plus strength / 2 * |rows @ kernel|^2 for each of `penalties`, (strength, rows [R, F]): directions in which the
+    logits should not change.
+    """
     size = features.shape[1] * classes
     target = np.eye(classes, dtype=np.float32)[truth] * (1 - smoothing) + smoothing / classes
     share = (weights / weights.sum()).astype(np.float32)[:, None]
@@ -49,9 +79,13 @@ def solve(
         kernel, bias = flat[:size].reshape(-1, classes).astype(np.float32), flat[size:].astype(np.float32)
         logs = log_softmax(features @ kernel + bias)
         slope = (np.exp(logs) - target) * share
-        value = float(-(share * target * logs).sum() + weight_decay / 2 * (kernel**2).sum())
-        gradient = np.concatenate([(features.T @ slope + weight_decay * kernel).ravel(), slope.sum(0)])
-        return value, gradient.astype(np.float64)
+        value = -(share * target * logs).sum() + weight_decay / 2 * (kernel**2).sum()
+        change = features.T @ slope + weight_decay * kernel
+        for strength, rows in penalties:
+            changed = rows @ kernel
+            value += strength / 2 * (changed**2).sum()
+            change += strength * (rows.T @ changed)
+        return float(value), np.concatenate([change.ravel(), slope.sum(0)]).astype(np.float64)
 
     options: dict[str, Any] = {"maxiter": ITERATIONS, "maxcor": 12}
     found = minimize(loss, np.zeros(size + classes), jac=True, method="L-BFGS-B", options=options).x

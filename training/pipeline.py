@@ -24,11 +24,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fit = commands.add_parser(
         "fit",
         help="train a model on what `prepare` made",
-        description="Train as the config says, and calibrate. From ImageNet's network (configs/block5.toml): compute "
-        "its features once, solve the head, with `epochs` fine-tune the blocks from `cut` on, solve the head again. "
-        "From another run's (`start`; configs/release.toml, the default): fine-tune its blocks from `cut` on further, "
-        "on pixels augmented anew, and keep the share `kept` of the way. The run keeps the stage with the least "
-        "validation NLL. A killed run goes on where it was when started again.",
+        description="Train as the config says, and calibrate (default: configs/release.toml). From ImageNet's network: "
+        "compute what the head reads of each picture and its augmented views once, solve the head, with `epochs` "
+        "fine-tune the blocks from `cut` on, keep the share `kept` of the way, solve the head again. From another "
+        "run's (`start`): fine-tune its blocks further, on pixels augmented anew. The run keeps the stage with the "
+        "least validation NLL. A killed run goes on where it was when started again.",
     )
     _add_config(fit)
     fit.set_defaults(run=_fit)

@@ -45,7 +45,12 @@ class Record:
 
     @property
     def group(self) -> str:
-        """What must not be split: the artist, else the museum's object, else the book, as that is one look."""
+        """What must not be split: the artist, else the museum's object, else the book, as that is one look.
+
+        In the part SOURCE the book comes first, since it was held out by books, whoever made what their plates show.
+        """
+        if self.part == SOURCE:
+            return f"source {self.book}"
         if self.artist:
             return f"artist {self.artist}"
         if self.accession:

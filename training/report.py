@@ -10,8 +10,8 @@ Row = dict[str, Any]
 
 # What the 95 % intervals of a table mean, by what they take as independent (a row of an older release does not say).
 KINDS: Final = {
-    GROUPS: "Intervals are 95 %, of a bootstrap that draws whole groups: artists or, where none is named, objects or "
-    "books, as many as the table says.",
+    GROUPS: "Intervals are 95 %, of a bootstrap that draws whole groups: books where these were held out, else artists "
+    "or, where none is named, objects or books; as many as the table says.",
     PICTURES: "Intervals are 95 % and take pictures as independent: where several are of one artist or book, they are "
     "too narrow.",
 }

@@ -60,6 +60,8 @@ def tiny_config(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         embedding_size=3,
         views=2,
         augmentation=Augmentation(side=64),
+        group_penalty=0.3,
+        consistency=0.3,
         batch=8,
         epochs=1,
         patience=1,

@@ -25,8 +25,8 @@ def directions(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFacto
     noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
 
     def found(parts: tuple[str, ...], measured_by: Path | None = None) -> np.ndarray:
-        config = replace(finished_run, prepared=tmp_path_factory.mktemp("features"), views=1, fresh=True,
-                         measured_by=measured_by)  # fmt: skip
+        config = replace(finished_run, prepared=tmp_path_factory.mktemp("features"), views=1, consistency=0.0,
+                         fresh=True, measured_by=measured_by)  # fmt: skip
         strange = np.array([record.part in parts for record in records])
         return extract(config, records, np.where(strange[:, None, None, None], noise, pixels)).directions[5]
 

@@ -20,9 +20,9 @@ from training.config import TrainConfig, from_values, load_config, to_values
 from training.data import Examples, FreshViews
 from training.evaluate import ask_saved_model, evaluate
 from training.export import ExportError, export_release, signature_problems, write_servable
-from training.fit import CHECKPOINT, fit, load_answers, recipe_of
+from training.fit import CHECKPOINT, fit, load_answers, recipe_of, solve_head
 from training.layers import LOGITS
-from training.model import build_tiny_model
+from training.model import build_model, build_tiny_model
 from training.prepare import load_prepared
 from training.records import ARTIST, OTHER, TRAIN, VALIDATION
 from training.release import Regression, release
@@ -63,9 +63,9 @@ def test_evaluate_reports_every_part_and_both_baselines(finished_run: TrainConfi
 
 @pytest.fixture(scope="module")
 def fresh_run(finished_run: TrainConfig) -> TrainConfig:
-    """The same pictures, but fine-tuned from block 4 on, on new pixels in every batch."""
+    """The same pictures, but fine-tuned from block 4 on, on new pixels in every batch, and views that are examples."""
     config = replace(finished_run, run=finished_run.run.with_name("fresh"), cut=4, fresh=True, batch=2,
-                     averaging=0.5)  # fmt: skip
+                     averaging=0.5, group_penalty=0.0, consistency=0.0)  # fmt: skip
     fit(config)
     return config
 
@@ -148,7 +148,7 @@ def test_prior_is_in_the_weights_and_in_the_answers(halfway_run: TrainConfig) ->
 def test_pictures_are_drawn_the_same_way_again(fresh_run: TrainConfig) -> None:
     records, pixels, _ = load_prepared(fresh_run.prepared)
     rows, ones = np.arange(20), np.ones(20)
-    examples = Examples(FreshViews(fresh_run, records, pixels), [], rows, rows[:0], rows % 3, ones, 3)
+    examples = Examples(FreshViews(fresh_run, records, pixels), [], rows, rows[:0], rows % 3, [], ones, 3)
     first, second, other = ([*examples.drawn(batch=4, steps=3, seed=0, epoch=epoch)] for epoch in (0, 0, 1))
     for (inputs, truth), (inputs_again, truth_again) in zip(first, second, strict=True):
         np.testing.assert_array_equal(inputs, inputs_again)
@@ -285,7 +285,7 @@ def test_export_killed_in_the_middle_leaves_no_version(tmp_path: Path) -> None:
         "import os, sys, tensorflow as tf\n"
         "from pathlib import Path\n"
         "from training import export\n"
-        "from training.model import build_tiny_model\n"
+        "from training.model import build_model, build_tiny_model\n"
         "save = tf.saved_model.save\n"
         "export.tf.saved_model.save = lambda *a, **k: (save(*a, **k), os._exit(9))\n"  # as a kill: no clean-up runs
         "export.write_servable(build_tiny_model(2), ('A', 'B'), Path(sys.argv[1], 'culture', '1'))\n"
@@ -303,11 +303,11 @@ def test_export_that_answers_differently_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "culture").iterdir()) == []
 
 
-def test_help_of_fit_says_what_both_configs_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_fit_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("block5.toml", "release.toml", "solve the head again", "blocks from `cut` on further", "`kept`"):
+    for words in ("release.toml", "solve the head again", "blocks further", "`kept`"):
         assert words in text
 
 
@@ -317,6 +317,7 @@ def test_help_of_fit_says_what_both_configs_do(capsys: pytest.CaptureFixture[str
         ("epoch = 3", "unknown settings: epoch"),
         ('labels = ["B", "A"]', "alphabetical"),
         ("views = 0", "at least one"),
+        ("views = 1\nconsistency = 0.3", "consistency needs views"),
         ("data =", "Invalid"),
     ],
 )
@@ -325,6 +326,26 @@ def test_config_says_what_is_wrong(tmp_path: Path, line: str, complaint: str) ->
     path.write_text(f'data = "pictures"\n{line}\n' if not line.startswith("data") else line)
     with pytest.raises(ValueError, match=complaint):
         load_config(path)
+
+
+def test_consistency_keeps_the_answer_when_a_view_changes(tiny_config: TrainConfig) -> None:
+    rng, count = np.random.default_rng(0), 60
+    pictures = rng.normal(size=(count, tiny_config.shape.features)).astype(np.float32)
+    rows, truth = np.arange(count), np.arange(count) % 3
+    pictures[:, 0] += truth * 3  # tells the classes apart, but not in every view
+    pictures[:, 1] += truth * 2
+    view = pictures.copy()
+    view[:, 0] = rng.permutation(view[:, 0])
+    groups, weights = ["one"] * count, np.ones(count)
+    examples = Examples(FreshViews(tiny_config, [], pictures), [], rows, rows, truth, groups, weights, 3)
+
+    def reliance(**changes: float) -> float:
+        model = build_model(tiny_config.shape)
+        solve_head(replace(tiny_config, **changes), model, [pictures, view], examples)
+        kernel = np.asarray(model.get_layer("head").kernel)
+        return float(np.ptp(kernel[0]) / np.ptp(kernel[1]))
+
+    assert reliance(consistency=1.0) < reliance(consistency=0.0) / 2
 
 
 def test_config_survives_being_written_down(tiny_config: TrainConfig) -> None:

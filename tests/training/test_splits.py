@@ -155,6 +155,15 @@ def test_volumes_of_one_book_never_stand_on_both_sides(records: list[Record]) ->
     assert len({r.group for r in volumes if not r.artist}) == 10
 
 
+def test_pictures_of_a_book_that_was_held_out_are_one_group_whoever_made_them(records: list[Record]) -> None:
+    one = replace(records[0], source="plates_1", artist="Goya", accession="")
+    other = replace(one, artist="")
+    assert one.group == "artist Goya"
+    assert other.group == "source plates"
+    assert {replace(each, part=SOURCE).group for each in (one, other)} == {"source plates"}
+    assert replace(one, part=ARTIST).group == "artist Goya"
+
+
 def test_leak_report_counts_the_pictures_of_known_books(records: list[Record]) -> None:
     pytest.importorskip("sklearn")
     report = leak_report(split(records, ("A", "B"), seed=1, shares=SHARES), ("A", "B"))
