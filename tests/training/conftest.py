@@ -83,6 +83,17 @@ def finished_run(tiny_config: TrainConfig) -> TrainConfig:
     return tiny_config
 
 
+@pytest.fixture(scope="session")
+def fresh_run(finished_run: TrainConfig) -> TrainConfig:
+    """The same pictures, but fine-tuned from block 4 on, on new pixels in every batch, and views that are examples."""
+    from training.fit import fit
+
+    config = replace(finished_run, run=finished_run.run.with_name("fresh"), cut=4, fresh=True, batch=2,
+                     averaging=0.5, group_penalty=0.0, consistency=0.0)  # fmt: skip
+    fit(config)
+    return config
+
+
 @pytest.fixture
 def met() -> Iterator[FakeMet]:
     """The Met's catalogue, API and pictures."""

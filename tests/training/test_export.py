@@ -1,0 +1,87 @@
+"""The SavedModel of a release: the contract, the same answers, whole or not at all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from serving import contract
+from training.calibrate import probabilities
+from training.checkpoint import load_release
+from training.config import TrainConfig
+from training.evaluate import ask_saved_model
+from training.export import ExportError, export_release, signature_problems, write_servable
+from training.fit import CHECKPOINT, load_answers
+from training.model import build_tiny_model
+from training.prepare import load_prepared
+from training.release import release
+
+pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The measured run itself, as a SavedModel."""
+    out = tmp_path_factory.mktemp("measured")
+    release(finished_run.run, out)
+    return export_release(out, tmp_path_factory.mktemp("models"))
+
+
+def test_exported_signatures_are_the_contract(exported: Path) -> None:
+    assert signature_problems(tf.saved_model.load(str(exported))) == []
+
+
+def test_exported_model_answers_as_the_run_did(exported: Path, finished_run: TrainConfig) -> None:
+    _, pixels, _ = load_prepared(finished_run.prepared)
+    answers = load_answers(finished_run.run)
+    found = ask_saved_model(exported, pixels, answers.rows, finished_run.labels)
+    calibration = load_release(finished_run.run / CHECKPOINT).calibration
+    expected = probabilities(calibration, answers.logits)
+    np.testing.assert_allclose(found, expected, atol=0.01)  # the run read maps that were cached in float16
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 0.1  # so that not any answers would do
+
+
+def test_exported_heat_maps_sum_to_the_logits(exported: Path) -> None:
+    explain = tf.saved_model.load(str(exported)).signatures[contract.EXPLAIN]
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    answer = {name: value.numpy() for name, value in explain(images=tf.constant(images)).items()}
+    logits = answer[contract.HEATMAPS].sum((1, 2))
+    ratios = np.log(answer[contract.PROBABILITIES])
+    differences = (logits - logits[:, :1]) - (ratios - ratios[:, :1]) * (logits[:, 1:2] - logits[:, :1]) / (
+        ratios[:, 1:2] - ratios[:, :1]
+    )
+    np.testing.assert_allclose(differences, 0, atol=1e-2)  # probabilities are the softmax of logits / temperature
+
+
+def test_export_never_overwrites_a_version(tmp_path: Path) -> None:
+    target = tmp_path / "culture" / "3"
+    target.mkdir(parents=True)
+    with pytest.raises(ExportError, match="never overwritten"):
+        write_servable(build_tiny_model(2), ("A", "B"), target)
+
+
+def test_export_killed_in_the_middle_leaves_no_version(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, tensorflow as tf\n"
+        "from pathlib import Path\n"
+        "from training import export\n"
+        "from training.model import build_model, build_tiny_model\n"
+        "save = tf.saved_model.save\n"
+        "export.tf.saved_model.save = lambda *a, **k: (save(*a, **k), os._exit(9))\n"  # as a kill: no clean-up runs
+        "export.write_servable(build_tiny_model(2), ('A', 'B'), Path(sys.argv[1], 'culture', '1'))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=False)
+    assert killed.returncode == 9, killed.stderr[-500:]
+    assert list((tmp_path / "culture").iterdir()) == []
+
+
+def test_export_that_answers_differently_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="differ from the checkpoint"):
+        write_servable(
+            build_tiny_model(2), ("A", "B"), tmp_path / "culture" / "1", reference=build_tiny_model(2, seed=5)
+        )
+    assert list((tmp_path / "culture").iterdir()) == []
