@@ -158,7 +158,7 @@ def _step(step: Row, number: int) -> str:
 
 
 def _penalties(config: Row) -> str:
-    """On what; the settings that are not zero. An older run has not all of them."""
+    """What the head was penalised for: the settings that are not zero. An older run has not all of them."""
     text = f"weight_decay {config['weight_decay']:g}"
     if config.get("group_penalty"):
         text += f", group_penalty {config['group_penalty']:g}"
