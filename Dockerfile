@@ -36,7 +36,8 @@ RUN --mount=type=cache,target=/var/cache/pip sh /usr/local/bin/install-lock /tmp
 # ---- our own files, each set with one time and the modes that a foreign user needs ------------------------------------
 FROM venv AS code
 COPY gateway /src/gateway/app/gateway
-COPY serving/__init__.py serving/contract.py serving/images.py serving/index.py serving/reference.py /src/gateway/app/serving/
+COPY serving/__init__.py serving/contract.py serving/images.py serving/index.py serving/memory.py \
+    serving/reference.py /src/gateway/app/serving/
 COPY training/release/index /src/gateway/app/release/index
 COPY training/release/reference.json /src/gateway/app/release/
 COPY serving /src/model-server/app/serving

@@ -22,9 +22,10 @@ from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseExc
 from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from gateway import errors, lifecycle, memory
+from gateway import errors, lifecycle
 from gateway.reads import bodies, heads, rests
 from gateway.settings import Settings
+from serving import memory
 
 log = logging.getLogger("whence.worker")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
+from serving import memory
 from serving.server import storage
 from serving.server.config import Batching, LoadPolicy, ModelConfig
 from serving.server.engine import Engine
@@ -285,6 +286,7 @@ class Models:
             )  # fmt: skip
             self._wake.set()
             return
+        memory.trim()  # what was needed to load only
         now = time.monotonic()
         self._metrics.loaded(str(version.path), "success")
         self._metrics.warmed_up(str(version.path), "success", now - loaded)

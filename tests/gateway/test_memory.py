@@ -15,7 +15,7 @@ import io, re, resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from PIL import Image
-from gateway import memory
+from serving import memory
 from serving.images import decode
 def resident(): return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 memory.bound()

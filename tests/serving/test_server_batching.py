@@ -241,7 +241,7 @@ def test_without_batching_requests_run_side_by_side_and_those_beyond_wait(base_p
         waiting = client.begin({"x": np.ones((3, 2), np.float32)})
         wait_until(lambda: client.metric(WAITING, model_name="zoo") == 3, "the third request's three rows wait")
         assert waiting.result()
-        assert short.done()
+        short.result()  # its answer may be a moment behind that of the one that followed it
         assert not long.done()
         long.result()
 

@@ -281,11 +281,19 @@ def test_available_cores_follow_the_cgroup(tmp_path: Path, files: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("features", "quick"),
-    [("fpu avx512f avx512_bf16", True), ("fpu amx_tile amx_bf16", True), ("fpu avx2", False), ("avx512_bf16x", False)],
+    ("features", "quick", "tiles"),
+    [
+        ("fpu avx512f avx512_bf16", True, False),
+        ("fpu amx_tile amx_bf16", True, True),
+        ("fpu amx_tile amx_int8", False, False),
+        ("fpu avx2", False, False),
+        ("avx512_bf16x", False, False),
+    ],
 )
-def test_bfloat16_is_quick_only_with_its_instructions(tmp_path: Path, features: str, quick: bool) -> None:
-    assert cpu.bfloat16_is_quick(machine(tmp_path, {"proc/cpuinfo": f"flags\t\t: {features}\n"})) is quick
+def test_bfloat16_is_quick_only_with_its_instructions(tmp_path: Path, features: str, quick: bool, tiles: bool) -> None:
+    root = machine(tmp_path, {"proc/cpuinfo": f"flags\t\t: {features}\n"})
+    assert cpu.bfloat16_is_quick(root) is quick
+    assert cpu.multiplies_tiles(root) is tiles
 
 
 def test_bfloat16_is_chosen_or_refused_by_what_the_cpu_has() -> None:

@@ -116,7 +116,8 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(ending: Ending) -> N
     assert {code for begun, code in ending.codes if begun < 0.3} == {
         "OK"
     }  # 0.5 s of draining, less some for the machine
-    assert {code for _, code in ending.codes} <= {"OK", "UNAVAILABLE"}
+    # What arrives as gRPC closes, and no handler has seen, it cancels; the gateway asks elsewhere then.
+    assert {code for _, code in ending.codes} <= {"OK", "UNAVAILABLE", "CANCELLED"}
 
 
 def test_stderr_has_one_line_for_each_event_and_nothing_else(ending: Ending) -> None:

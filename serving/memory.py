@@ -1,4 +1,4 @@
-"""How much of the memory that pictures leave behind glibc keeps for the next ones. Elsewhere this does nothing."""
+"""How much of the memory that was freed glibc keeps for what comes next. Elsewhere this does nothing."""
 
 import ctypes
 from typing import Final
@@ -25,7 +25,10 @@ def bound() -> None:
 
 
 def trim() -> None:
-    """Give back what lies free between small blocks: 40 MiB were left so by thousands of clients that hung up."""
+    """Give back what lies free between small blocks.
+
+    40 MiB were left so by thousands of clients that hung up, 400 by a model whose weights became constants.
+    """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim:
         malloc_trim(0)
