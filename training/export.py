@@ -44,12 +44,29 @@ class Servable(tf.Module):
     """The network with everything that only the model knows: preprocessing, temperature, labels, thresholds."""
 
     def __init__(
-        self, model: keras.Model, labels: tuple[str, ...], calibration: Calibration, *, release: str = ""
+        self,
+        model: keras.Model,
+        labels: tuple[str, ...],
+        calibration: Calibration,
+        *,
+        release: str = "",
+        constants: bool = False,
     ) -> None:
-        """`model` maps images [N, 224, 224, 3] to logits, embedding, ood_score, heatmaps; `release`: its digest."""
+        """`model` maps images [N, 224, 224, 3] to logits, embedding, ood_score, heatmaps; `release`: its digest.
+
+        `constants`: its weights are constants of the graph, which oneDNN brings into its own layout once, instead of
+        variables, with which it does so in each run.
+        """
         super().__init__()
         self._answer = model.__call__  # a bound method hides the Keras object, whose own traces need no saving
-        self.model_variables = [variable.value for variable in model.variables]
+        if constants:
+            weights = [
+                [tf.constant(variable.numpy()) for variable in variables]
+                for variables in (model.trainable_variables, model.non_trainable_variables)
+            ]
+            self._answer = lambda images: model.stateless_call(*weights, images)[0]
+        else:
+            self.model_variables = [variable.value for variable in model.variables]
         self.labels = tf.constant(labels)
         self.calibration = calibration
         self.provenance = tf.constant(json.dumps(provenance(calibration, release)))
@@ -101,8 +118,15 @@ def provenance(calibration: Calibration, release: str) -> dict[str, Any]:
     }
 
 
-def export_release(release_dir: Path, models: Path, *, version: int | None = None, precision: str = "float32") -> Path:
-    """Write `models/culture/<version>` from a release and return it.
+def export_release(
+    release_dir: Path,
+    models: Path,
+    *,
+    version: int | None = None,
+    precision: str = "float32",
+    constants: bool = False,
+) -> Path:
+    """Write `models/culture/<version>` from a release and return it. `constants`: see Servable.
 
     Raises ExportError when that version exists, or when what was written is not what the checkpoint answers.
     """
@@ -118,6 +142,7 @@ def export_release(release_dir: Path, models: Path, *, version: int | None = Non
         release=digest(release_dir / WEIGHTS),
         reference=reference,
         tolerance=TOLERANCE[precision],
+        constants=constants,
     )
     return target
 
@@ -131,6 +156,7 @@ def write_servable(
     release: str = "",
     reference: keras.Model | None = None,
     tolerance: float = 1e-3,
+    constants: bool = False,
 ) -> None:
     """Write any network that answers with logits, embedding, ood_score and heatmaps as the version directory `target`.
 
@@ -143,7 +169,7 @@ def write_servable(
     # Beside the model's own folder: same file system for the rename, and never polled by a server.
     with tempfile.TemporaryDirectory(prefix=f".{contract.MODEL_NAME}-", dir=target.parent.parent) as scratch:
         written = Path(scratch, target.name)
-        servable = Servable(model, labels, calibration, release=release)
+        servable = Servable(model, labels, calibration, release=release, constants=constants)
         signatures = {contract.SERVING: servable.predict, contract.EXPLAIN: servable.explain}
         tf.saved_model.save(servable, str(written), signatures=signatures)
         _write_warmup(written / WARMUP)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from serving import contract
 from training.calibrate import probabilities
-from training.checkpoint import load_release
+from training.checkpoint import load_release, probe_images
 from training.config import TrainConfig
 from training.evaluate import ask_saved_model
 from training.export import ExportError, export_release, signature_problems, write_servable
@@ -23,11 +23,17 @@ pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # Te
 
 
 @pytest.fixture(scope="module")
-def exported(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The measured run itself, as a SavedModel."""
+def released(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The measured run itself, as a release."""
     out = tmp_path_factory.mktemp("measured")
     release(finished_run.run, out)
-    return export_release(out, tmp_path_factory.mktemp("models"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a SavedModel."""
+    return export_release(released, tmp_path_factory.mktemp("models"))
 
 
 def test_exported_signatures_are_the_contract(exported: Path) -> None:
@@ -55,6 +61,20 @@ def test_exported_heat_maps_sum_to_the_logits(exported: Path) -> None:
         ratios[:, 1:2] - ratios[:, :1]
     )
     np.testing.assert_allclose(differences, 0, atol=1e-2)  # probabilities are the softmax of logits / temperature
+
+
+def test_weights_as_constants_answer_the_same_and_are_stored_once(
+    released: Path, exported: Path, tmp_path: Path
+) -> None:
+    constants = export_release(released, tmp_path, constants=True)
+    images = tf.constant(probe_images())
+    models = [tf.saved_model.load(str(each)) for each in (exported, constants)]
+    for name in contract.SIGNATURES:
+        wanted, found = (model.signatures[name](images=images) for model in models)
+        np.testing.assert_allclose(found[contract.PROBABILITIES], wanted[contract.PROBABILITIES], atol=1e-5)
+    assert all(name.startswith("_") for name, _ in tf.train.list_variables(str(constants / "variables/variables")))
+    sizes = [sum(file.stat().st_size for file in each.rglob("*") if file.is_file()) for each in (exported, constants)]
+    assert sizes[1] < 1.05 * sizes[0]
 
 
 def test_export_never_overwrites_a_version(tmp_path: Path) -> None:
