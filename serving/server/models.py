@@ -300,6 +300,7 @@ class Models:
     def _unload(self, version: Version) -> None:
         def unload() -> None:
             version.unload()
+            memory.trim()
             event(logging.INFO, "version unloaded", model=version.model, version=version.number)
 
         self._loader.submit(unload)
