@@ -6,7 +6,7 @@ closed.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,10 +59,9 @@ class TensorFlowEngine:
         try:
             with session.graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(path))
-            signatures = {name: each for name, each in meta_graph.signature_def.items() if _is_dense(each)}
             if self._constant:
-                session = self._with_constants(session, signatures)
-            return SavedModel(session, signatures, meta_graph.signature_def)
+                session = self._with_constants(session, meta_graph.signature_def.values())
+            return SavedModel(session, meta_graph.signature_def)
         except tf.errors.OpError as error:
             session.close()
             raise ValueError(_reason(error.message)) from error
@@ -70,10 +69,11 @@ class TensorFlowEngine:
             session.close()
             raise
 
-    def _with_constants(self, session: Any, signatures: Mapping[str, meta_graph_pb2.SignatureDef]) -> Any:
+    def _with_constants(self, session: Any, signature_defs: Iterable[meta_graph_pb2.SignatureDef]) -> Any:
         """The same in a session without variables, where that can be; the other one is closed then."""
-        infos = [info for each in signatures.values() for info in (*each.inputs.values(), *each.outputs.values())]
-        graph = graph_of_constants(session, [info.name for info in infos])
+        dense = [each for each in signature_defs if _is_dense(each)]
+        tensors = [info.name for each in dense for info in (*each.inputs.values(), *each.outputs.values())]
+        graph = graph_of_constants(session, tensors)
         if graph is None:
             return session
         session.close()
@@ -83,16 +83,12 @@ class TensorFlowEngine:
 class SavedModel:
     """One loaded SavedModel."""
 
-    def __init__(
-        self,
-        session: Any,
-        callable_: Mapping[str, meta_graph_pb2.SignatureDef],
-        all_: Mapping[str, meta_graph_pb2.SignatureDef],
-    ) -> None:
-        self._session, self._defs = session, callable_
-        self.signatures = {name: _signature(name, signature) for name, signature in callable_.items()}
+    def __init__(self, session: Any, signature_defs: Mapping[str, meta_graph_pb2.SignatureDef]) -> None:
+        self._session = session
+        self._defs = {name: signature for name, signature in signature_defs.items() if _is_dense(signature)}
+        self.signatures = {name: _signature(name, signature) for name, signature in self._defs.items()}
         self.signature_def_map = get_model_metadata_pb2.SignatureDefMap()
-        for name, signature in all_.items():
+        for name, signature in signature_defs.items():
             self.signature_def_map.signature_def[name].CopyFrom(signature)
         self._callables: dict[str, _Run] = {}
         self._lock = threading.Lock()
