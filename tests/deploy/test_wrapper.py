@@ -3,12 +3,13 @@
 k8s/images/serve-until-term: around programs that behave as it does, without a handler for SIGTERM; and quick-precision.
 """
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -27,11 +28,13 @@ PRECISION = str(ROOT / "k8s/images/quick-precision")
 @contextmanager
 def wrapped(*command: str, drain_s: float = 1) -> Iterator["subprocess.Popen[bytes]"]:
     """The wrapper around a command; killed at the end if it still runs."""
-    process = subprocess.Popen([WRAPPER, *command], env={"DRAIN_SECONDS": str(drain_s), "PATH": "/usr/bin:/bin"})
+    environ = {"DRAIN_SECONDS": str(drain_s), "PATH": "/usr/bin:/bin"}
+    process = subprocess.Popen([WRAPPER, *command], env=environ, start_new_session=True)
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the wrapped server too
         process.wait()
 
 
