@@ -26,7 +26,11 @@ def graph_of_constants(session: Any, tensors: Collection[str]) -> tf.Graph | Non
         with graph.as_default():
             tf.import_graph_def(definition, name="")
     except Exception as error:  # whatever cannot be converted can be run as it is
-        event(logging.INFO, "the weights stay variables", reason=str(error).split("\n", 1)[0])
-        return None
-    left = (output.dtype == tf.resource for node in graph.get_operations() for output in node.outputs)
-    return None if any(left) else graph
+        reason = str(error).split("\n", 1)[0]
+    else:
+        resources = [node.name for node in graph.get_operations() for out in node.outputs if out.dtype == tf.resource]
+        if not resources:
+            return graph
+        reason = f"the graph needs {resources[0]}"
+    event(logging.INFO, "the weights stay variables", reason=reason)
+    return None

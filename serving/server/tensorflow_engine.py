@@ -35,7 +35,7 @@ class TensorFlowEngine:
         inter_op: Operations of one run that may run side by side.
         precision: `bfloat16` has oneDNN compute convolutions and products in it, the file stays float32.
         constant: Whether to make constants of the weights, see `constants`. None: with AMX in bfloat16. There a lone
-            picture takes two thirds of the time and a server full of them does a fifth more, for 370 MiB; elsewhere
+            picture takes two thirds of the time and a server full of them does a fifth more, for 300 MiB; elsewhere
             it is an eighth and nothing.
     """
 
