@@ -14,7 +14,7 @@ from training.checkpoint import TEMPERATURES, Release
 from training.fit import GROUP_WEIGHT, HEAD_AGAIN, SEED, START
 from training.layers import UNUSUAL
 from training.records import OTHER, SOURCE, TRAIN, Record
-from training.report import classes_table, differences_table, intervals_text, leaks_table, parts_table
+from training.report import classes_table, differences_table, folds_tables, intervals_text, leaks_table, parts_table
 
 Row = dict[str, Any]
 Source = tuple[str, str, Counter[str]]  # name, licence, pictures per culture
@@ -116,7 +116,7 @@ Stages of the run (accuracy, NLL; the one with the least NLL is taken): {stages}
 {_lines(classes_table(facts["per_class"]))}
 
 {_lines(leaks_table(facts["leaks"]))}
-
+{_folds(facts)}
 ## When it says nothing
 
 {_silence(release)}
@@ -160,8 +160,6 @@ def _step(step: Row, number: int) -> str:
 def _penalties(config: Row) -> str:
     """What the head was penalised for: the settings that are not zero. An older run has not all of them."""
     text = f"weight_decay {config['weight_decay']:g}"
-    if config.get("group_penalty"):
-        text += f", group_penalty {config['group_penalty']:g}"
     if config.get("consistency"):
         text += f", consistency {config['consistency']:g} over {config['views'] - 1} augmented view(s) of each picture"
     return text
@@ -179,6 +177,20 @@ are calibrated alike.
         for name, differences in facts["comparisons"].items()
     ]
     return "".join(texts)
+
+
+def _folds(facts: Row) -> str:
+    found = facts.get("crossvalidation")
+    if not found:
+        return ""
+    return f"""
+## Its head in folds
+
+The head alone, on the frozen network, solved anew in each of {found["folds"]} folds: every labelled picture is asked of
+a head that knows nothing of its artist (object or book, where none is named), then of its book or site. These are
+several times the pictures above, so they tell settings apart that the parts above do not; fine-tuning is left out.
+{_lines(folds_tables(found))}
+"""
 
 
 def _rival(name: str, facts: Row) -> str:

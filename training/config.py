@@ -41,9 +41,6 @@ class TrainConfig:
     batch: int = 32  # pictures
 
     weight_decay: float = 0.2  # L2 penalty on the head, on standardised features, relative to the mean loss
-    # Penalty on how much a class's logits differ between its artists (or objects, books): what tells these apart is no
-    # sign of a culture, and an unknown artist has none of it.
-    group_penalty: float = 0.0
     # Penalty on how much the logits of the augmented views differ from those of the picture itself: of no view is the
     # answer asked, only that it stays. With 0 the views are examples like the pictures.
     consistency: float = 0.0

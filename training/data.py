@@ -123,7 +123,6 @@ class Examples:
     train: Rows
     validation: Rows
     truth: NDArray[np.int64]  # of every row; -1 where the culture is no label
-    groups: list[str]  # of `train`: artist, object or book
     weights: NDArray[np.floating[Any]]  # of `train`: how often a picture is drawn
     classes: int
 

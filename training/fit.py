@@ -24,10 +24,10 @@ from serving.contract import OOD_SCORE
 from training.calibrate import ALL, calibrate, temperature_of
 from training.checkpoint import Release, load_release, save_release
 from training.config import PLACES, TrainConfig, from_values, to_values
-from training.data import CachedViews, Examples, FreshViews
+from training.data import CachedViews, Examples, FreshViews, Rows, Views
 from training.features import Features, extract, set_directions, trained_on
 from training.finetune import best_epoch, finetune
-from training.head import even_out, group_spread, picture_weights, project, solve, standardise
+from training.head import even_out, picture_weights, project, solve, standardise
 from training.layers import LOGITS
 from training.metrics import evened_out, log_softmax, summary
 from training.model import ask_head, build_model, load_weights, weights_of
@@ -59,13 +59,9 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     started = time.time()
     records, pixels, split = load_prepared(config.prepared)
     features = Features({}, [], []) if config.start else extract(config, records, pixels)
-    truth = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
     validation = np.flatnonzero([record.part in VALIDATION for record in records])
-    train = trained_on(config, records)
-    groups = [records[i].group for i in train]
-    chances = picture_weights(truth[train], groups, group_weight=config.group_weight)
     views = FreshViews(config, records, pixels) if config.fresh else CachedViews(config, features)
-    examples = Examples(views, features.features, train, validation, truth, groups, chances, len(config.labels))
+    examples = examples_of(config, records, views, features, trained_on(config, records), validation)
 
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
     if config.start:
@@ -88,14 +84,14 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         answers = load_answers(config.measured_by)
     else:
         found = ask_head(model, examples.views.reader(model)(validation))
-        answers = Answers(validation, found[LOGITS], found[OOD_SCORE], truth[validation])
+        answers = Answers(validation, found[LOGITS], found[OOD_SCORE], examples.truth[validation])
     report = {
         "config": to_values(config),
         "recipe": _recipe(config, stages),
         "split": split["digest"],
         "parts": split["parts"],
         "leaks": split["leaks"],
-        "trained_on": len(train),
+        "trained_on": len(examples.train),
         "stages": stages,
         "prior": prior,
         "seconds": round(time.time() - started),
@@ -103,6 +99,20 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     }
     _write(config, model, answers, records, report)
     return report
+
+
+def examples_of(
+    config: TrainConfig,
+    records: Sequence[Record],
+    views: Views,
+    features: Features,
+    train: Rows,
+    validation: Rows,
+) -> Examples:
+    """The pictures `train`, weighed as `config` says, and those that judge."""
+    truth = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
+    weights = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
+    return Examples(views, features.features, train, validation, truth, weights, len(config.labels))
 
 
 def _train(
@@ -244,9 +254,6 @@ def solve_head(
     factors = even_out(known, pairs)
     truth, weights = np.tile(examples.truth[train], len(seen)), np.tile(examples.weights, len(seen))
     penalties = []
-    if config.group_penalty:
-        spread = group_spread(known, truth, weights, examples.groups * len(seen))
-        penalties.append((config.group_penalty, spread))
     if config.consistency:
         units = np.ones(known.shape[1], np.float32)
         units[own] = scale

@@ -37,25 +37,6 @@ def standardise(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
     return features.mean(0), (1 / (deviation + 0.01 * np.median(deviation) + 1e-6)).astype(np.float32)
 
 
-def group_spread(
-    features: NDArray[np.float32], truth: Ints, weights: Floats, groups: Sequence[str]
-) -> NDArray[np.float32]:
-    """How each group's mean differs from that of its class, [G, F].
-
-    Each row is multiplied by the square root of the group's share of all weights: |rows @ kernel|^2 is how much the
-    logits that `kernel` gives vary between the groups of a class.
-    """
-    names, shares, rows = np.asarray(groups), weights / weights.sum(), []
-    for label in np.unique(truth):
-        of_class = truth == label
-        middle = shares[of_class] @ features[of_class] / shares[of_class].sum()
-        for name in np.unique(names[of_class]):
-            chosen = of_class & (names == name)
-            share = shares[chosen].sum()
-            rows.append((shares[chosen] @ features[chosen] / share - middle) * np.sqrt(share))
-    return np.array(rows, np.float32)
-
-
 def solve(
     features: NDArray[np.float32],
     truth: Ints,

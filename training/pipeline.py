@@ -1,4 +1,4 @@
-"""The commands that train: prepare, fit, evaluate, release. What they do stands in the modules of the same names."""
+"""The commands that train, from prepare to release. What they do stands in the modules of the same names."""
 
 import argparse
 from dataclasses import replace
@@ -12,7 +12,7 @@ CONFIG: Final = Path(__file__).parent / "configs" / "release.toml"
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", release_dir: Path) -> None:
-    """Register the four commands, in the order in which they are used."""
+    """Register the commands, in the order in which they are used."""
     prepare = commands.add_parser(
         "prepare",
         help="make pixels and a split from a folder of pictures",
@@ -39,15 +39,20 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     evaluate.add_argument("--run", dest="folder", type=Path, required=True, help="what `fit` wrote")
     evaluate.add_argument("--model", type=Path, help="a version directory to ask instead, e.g. models/culture/1")
-    evaluate.add_argument(
-        "--against",
-        action="append",
-        default=[],
-        metavar="[NAME=]RUN",
-        help="another run on the same split, to be compared with picture by picture; may be given several times",
-    )
+    _add_against(evaluate, "RUN", "another run on the same split")
     evaluate.add_argument("--no-baselines", action="store_true", help="leave the baselines out: faster")
     evaluate.set_defaults(run=_evaluate)
+    crossvalidate = commands.add_parser(
+        "crossvalidate",
+        help="measure a config's head in folds of artists, then of books",
+        description="Solve the config's head on the frozen network once for each fold, ask it about the pictures of "
+        "the fold, and write crossvalidation.json and crossvalidation.md into the run's folder: several times the "
+        "pictures of a validation part, none known to the head that is asked. Fine-tuning is left out.",
+    )
+    _add_config(crossvalidate)
+    _add_against(crossvalidate, "CONFIG", "another TOML file of the same prepared pictures")
+    crossvalidate.add_argument("--folds", type=int, default=5, help="how many (default: %(default)s)")
+    crossvalidate.set_defaults(run=_crossvalidate)
     release = commands.add_parser(
         "release",
         help="publish a run as the checkpoint that `export` reads",
@@ -76,10 +81,25 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-weights", help='"imagenet", "random" or a path (default: the config\'s)')
 
 
-def _config(options: argparse.Namespace) -> "TrainConfig":
+def _add_against(parser: argparse.ArgumentParser, what: str, text: str) -> None:
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar=f"[NAME=]{what}",
+        help=f"{text}, to be compared with picture by picture; may be given several times",
+    )
+
+
+def _against(options: argparse.Namespace) -> dict[str, Path]:
+    given = (value.rpartition("=") for value in options.against)
+    return {name or Path(path).name.removesuffix(".toml"): Path(path) for name, _, path in given}
+
+
+def _config(options: argparse.Namespace, path: Path | None = None) -> "TrainConfig":
     from training.config import load_config  # Keras takes seconds to import
 
-    config = load_config(options.config)
+    config = load_config(path or options.config)
     given = {name: getattr(options, name) for name in ("data", "prepared", "start", "measured_by", "base_weights")}
     changes = {name: value for name, value in {**given, "run": options.folder}.items() if value is not None}
     return replace(config, **changes)
@@ -106,13 +126,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     from training.evaluate import evaluate
     from training.report import differences_table, parts_table
 
-    against = {
-        name or Path(folder).name: Path(folder) for name, _, folder in (v.rpartition("=") for v in options.against)
-    }
-    report = evaluate(options.folder, model=options.model, floor=not options.no_baselines, against=against)
+    report = evaluate(options.folder, model=options.model, floor=not options.no_baselines, against=_against(options))
     print("\n".join(parts_table(report["model"])))
     for name, differences in report["comparisons"].items():
         print("\n".join(["", f"against {name}:", *differences_table(differences)]))
+
+
+def _crossvalidate(options: argparse.Namespace) -> None:
+    from training.crossvalidate import crossvalidate
+    from training.report import folds_tables
+
+    against = {name: _config(options, path) for name, path in _against(options).items()}
+    print("\n".join(folds_tables(crossvalidate(_config(options), against=against, count=options.folds))))
 
 
 def _release(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from training.cards import data_card, model_card
 from training.checkpoint import FACTS, WEIGHTS, Release, digest, load_release, probe_answers, save_release
 from training.config import PLACES, TrainConfig, from_values
+from training.crossvalidate import CROSSVALIDATION
 from training.evaluate import EVALUATION
 from training.fit import CHECKPOINT, RUN, recipe_of
 from training.prepare import load_prepared
@@ -53,6 +54,7 @@ def release(
         "split": split["digest"],
         "metrics": evaluation["model"],
         "comparisons": evaluation["comparisons"],
+        "crossvalidation": crossvalidation_of(config.measured_by or run, facts),
         "baselines": {name: parts["all"] for name, parts in evaluation["baselines"].items()},
         "stages": evaluation["stages"],
         "strangers": evaluation["strangers"],
@@ -87,6 +89,20 @@ def evaluation_of(run: Path, split: str) -> dict[str, Any]:
         if found.get(name) != own:
             raise ValueError(f"{run / EVALUATION} is about another {name} than the run has: {again} again")
     return found
+
+
+def crossvalidation_of(run: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """What `crossvalidate` left in a run's folder; None when nobody ran it. Raises ValueError when it is of others.
+
+    `facts` are the run.json whose split and settings it must have.
+    """
+    path = run / CROSSVALIDATION
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    if found["split"] != facts["split"] or public_config(found["config"]) != public_config(facts["config"]):
+        raise ValueError(f"{path} is of another split or other settings: run `python -m training crossvalidate` again")
+    return {name: found[name] for name in ("folds", "parts", "comparisons")}
 
 
 def config_of(run: Path) -> TrainConfig:

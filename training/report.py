@@ -73,6 +73,16 @@ def differences_table(differences: dict[str, Row]) -> list[str]:
     return lines
 
 
+def folds_tables(report: dict[str, Any]) -> list[str]:
+    """What `training.crossvalidate` found: for artists and for books a table, and one for each config beside it."""
+    lines = []
+    for part, rows in report["parts"].items():
+        lines += ["", f"Held out by {part}. {intervals_text(rows.values())}", "", *parts_table(rows)]
+        for name, differences in report["comparisons"].items():
+            lines += ["", f"Against `{name}`:", "", *differences_table(differences[part])]
+    return lines
+
+
 def classes_table(classes: dict[str, Row]) -> list[str]:
     """One line per label, with 95 % intervals: see `intervals_text`."""
     lines = ["| class | pictures | groups | recall | precision |", "|---|---|---|---|---|"]

@@ -67,8 +67,7 @@ def clusters(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
 
 def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares: dict[str, float]) -> list[Record]:
     """The records with their `part` set. `shares`: how much of each class SOURCE, ARTIST and RANDOM should get."""
-    parts = [TRAIN if record.culture in labels else OTHER for record in records]
-    large = {book for book, n in Counter(r.book for r in records).items() if n > LARGEST_SOURCE * len(records)}
+    parts, large = _taught(records, labels), _large(records)
     first: dict[int, str] = {}  # file of each cluster: a name that does not depend on the order of the records
     for record in records:
         first[record.cluster] = min(record.file, first.get(record.cluster, record.file))
@@ -80,6 +79,43 @@ def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares
     for part, key in keys:
         _hold_out(records, parts, part, key, shares[part], seed)
     return _drop_too_close([replace(record, part=part) for record, part in zip(records, parts, strict=True)])
+
+
+def folds(records: Sequence[Record], labels: Sequence[str], *, part: str, count: int) -> list[list[Record]]:
+    """The records `count` times, each time with other whole groups in `part` and all others in TRAIN; each group once.
+
+    In ARTIST these are artists (objects or books where none is named), in SOURCE books and sites; what `split` never
+    holds out as a source is always trained on. The folds have about as many pictures of each class. Empty where there
+    are fewer groups than folds.
+    """
+    parts, large = _taught(records, labels), _large(records)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, record in enumerate(records):
+        alone = part == SOURCE and (record.book in large or record.accession)
+        if parts[i] == TRAIN and not alone:
+            groups[replace(record, part=part).group].append(i)
+    if len(groups) < count:
+        return []
+    fold = np.full(len(records), -1)
+    held = np.zeros((count, len(labels)))
+    for name in sorted(groups, key=lambda name: (-len(groups[name]), hashlib.sha256(name.encode()).digest())):
+        classes = np.bincount([labels.index(records[i].culture) for i in groups[name]], minlength=len(labels))
+        chosen = min(range(count), key=lambda k: (held[k] @ classes, held[k].sum()))  # has the fewest of these yet
+        held[chosen] += classes
+        fold[groups[name]] = chosen
+    return [
+        _drop_too_close([replace(r, part=part if fold[i] == k else parts[i]) for i, r in enumerate(records)])
+        for k in range(count)
+    ]
+
+
+def _taught(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
+    return [TRAIN if record.culture in labels else OTHER for record in records]
+
+
+def _large(records: Sequence[Record]) -> set[str]:
+    """Sources that are never held out whole."""
+    return {book for book, n in Counter(r.book for r in records).items() if n > LARGEST_SOURCE * len(records)}
 
 
 def _hold_out(

@@ -60,7 +60,6 @@ def tiny_config(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         embedding_size=3,
         views=2,
         augmentation=Augmentation(side=64),
-        group_penalty=0.3,
         consistency=0.3,
         batch=8,
         epochs=1,
@@ -89,7 +88,7 @@ def fresh_run(finished_run: TrainConfig) -> TrainConfig:
     from training.fit import fit
 
     config = replace(finished_run, run=finished_run.run.with_name("fresh"), cut=4, fresh=True, batch=2,
-                     averaging=0.5, group_penalty=0.0, consistency=0.0)  # fmt: skip
+                     averaging=0.5, consistency=0.0)  # fmt: skip
     fit(config)
     return config
 

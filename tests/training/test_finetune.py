@@ -80,7 +80,7 @@ def examples(features: Features) -> Callable[[CachedViews], Examples]:
     train, validation = rows[:32], rows[32:]
 
     def make(views: CachedViews) -> Examples:
-        return Examples(views, features.features, train, validation, rows % 2, [], np.ones(32), 2)
+        return Examples(views, features.features, train, validation, rows % 2, np.ones(32), 2)
 
     return make
 

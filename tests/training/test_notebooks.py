@@ -34,7 +34,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         data=write_toy(folder / "data"), prepared=folder / "prepared", run=folder / "run", labels=LABELS,
         base_weights=os.environ.get("VGG16_WEIGHTS", "random"), random_share=0.15, artist_share=0.2, source_share=0.2,
         blocks=(4, 5), ranks=(0, 4), embedding_size=3,
-        views=2, augmentation=Augmentation(side=64), group_penalty=0.3, consistency=0.3,
+        views=2, augmentation=Augmentation(side=64), consistency=0.3,
         batch=8, epochs=3, patience=3,
     )  # fmt: skip
     os.environ["TRAINING_CONFIG"] = str(write_toml(folder / "run.toml", config))  # what a kernel inherits

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from training.cards import model_card
 from training.checkpoint import load_release
 from training.config import TrainConfig, to_values
+from training.crossvalidate import crossvalidate
 from training.fit import CHECKPOINT
 from training.prepare import load_prepared
 from training.records import TRAIN, VALIDATION
@@ -69,6 +71,16 @@ def copied(run: Path, tmp_path: Path, **changes: Any) -> Path:
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(facts | changes))
     return run
+
+
+def test_card_has_what_the_folds_said_of_these_settings(finished_run: TrainConfig, tmp_path: Path) -> None:
+    run = copied(finished_run.run, tmp_path)
+    assert "in folds" not in model_card(release(run, tmp_path / "without"))
+    crossvalidate(replace(finished_run, run=run), against={"same": finished_run}, count=2)
+    told = model_card(release(run, tmp_path / "with", version=1))
+    assert all(text in told for text in ("## Its head in folds", "each of 2 folds", "Held out by source.", "`same`"))
+    crossvalidate(replace(finished_run, run=run, weight_decay=9.0), against={}, count=2)
+    assert "other settings" in refusal(run, tmp_path)
 
 
 def test_release_refuses_numbers_of_other_weights(

@@ -64,7 +64,7 @@ def test_fresh_run_changes_the_blocks_from_the_cut_on(fresh_run: TrainConfig, fi
 def test_pictures_are_drawn_the_same_way_again(fresh_run: TrainConfig) -> None:
     records, pixels, _ = load_prepared(fresh_run.prepared)
     rows, ones = np.arange(20), np.ones(20)
-    examples = Examples(FreshViews(fresh_run, records, pixels), [], rows, rows[:0], rows % 3, [], ones, 3)
+    examples = Examples(FreshViews(fresh_run, records, pixels), [], rows, rows[:0], rows % 3, ones, 3)
     first, second, other = ([*examples.drawn(batch=4, steps=3, seed=0, epoch=epoch)] for epoch in (0, 0, 1))
     for (inputs, truth), (inputs_again, truth_again) in zip(first, second, strict=True):
         np.testing.assert_array_equal(inputs, inputs_again)
