@@ -11,7 +11,7 @@ from typing import Any, Final
 from training import met
 from training.calibrate import HONEST
 from training.checkpoint import TEMPERATURES, Release
-from training.fit import GROUP_WEIGHT, HEAD_AGAIN, SEED, START
+from training.fit import GROUP_WEIGHT, SEED, START
 from training.layers import UNUSUAL
 from training.records import OTHER, SOURCE, TRAIN, Record
 from training.report import classes_table, differences_table, folds_tables, intervals_text, leaks_table, parts_table
@@ -148,10 +148,8 @@ def _step(step: Row, number: int) -> str:
             "VGG16 as it was, and a linear head on its texture statistics, solved to its optimum "
             f"({_penalties(config)}, label_smoothing {config['label_smoothing']:g}, ranks {_list(config['ranks'])})"
         )
-        if stage == HEAD_AGAIN or stage.startswith(SEED):
+        if stage.startswith(SEED):
             text += f"; then {blocks} and the head fine-tuned ({told})"
-        if stage == HEAD_AGAIN:
-            text += "; then the head solved again"
     if config["prior"]:
         text += f"; {config['prior']:g} of the logarithms of the classes' frequencies added to the logits"
     return text

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from serving.contract import IMAGE_SIZE
 from training.config import TrainConfig
-from training.features import Features, ahead, augmented, batches, view_maker
+from training.features import Features, ahead, augmented, batches
 from training.model import FEATURES
 from training.parts import build_extractor, build_reader, build_tail, build_trainee
 from training.records import Record
@@ -35,8 +34,8 @@ class Views(Protocol):
     def draw(self, rows: Rows, rng: np.random.Generator) -> Any:
         """A random view of each row, as the trainee takes them."""
 
-    def reader(self, model: keras.Model, view: int = 0) -> Reader:
-        """Asks the model as it is at the time, about one view of each row; 0 are the pictures as they are."""
+    def reader(self, model: keras.Model) -> Reader:
+        """Asks the model as it is at the time, about the pictures as they are."""
 
 
 class CachedViews:
@@ -64,14 +63,14 @@ class CachedViews:
             lower[place] = self._features.features[view][row, : self._lower]
         return given, lower
 
-    def reader(self, model: keras.Model, view: int = 0) -> Reader:
+    def reader(self, model: keras.Model) -> Reader:
         """See Views."""
-        given, features, size = self._features.given[view], self._features.features[view], self._config.batch
+        given, features, size = self._features.given[0], self._features.features[0], self._config.batch
         network = build_reader(model, self._config.cut, side=given.shape[1])
 
         def read(rows: Rows) -> NDArray[np.float32]:
             found = np.array(features[rows])  # [R, F]; the upper blocks' part is written over
-            for at in tqdm(range(0, len(rows), size), f"view {view} again", unit="batch", mininterval=5):
+            for at in tqdm(range(0, len(rows), size), "pictures", unit="batch", mininterval=5):
                 part = slice(at, at + size)
                 found[part, self._lower :] = network.predict_on_batch(given[rows[part]].astype(np.float32))
             return found
@@ -96,16 +95,15 @@ class FreshViews:
         made = self._pool.map(lambda row, seed: augmented(self._config, self._records[row], [seed]), rows, seeds)
         return np.stack(list(made)).astype(np.float32)
 
-    def reader(self, model: keras.Model, view: int = 0) -> Reader:
+    def reader(self, model: keras.Model) -> Reader:
         """See Views."""
-        config = self._config
-        network = build_extractor(model, None, side=config.augmentation.side if view else IMAGE_SIZE)
-        make = view_maker(config, self._records, self._pixels, view)
+        config, pixels = self._config, self._pixels
+        network = build_extractor(model, None)
 
         def read(rows: Rows) -> NDArray[np.float32]:
             found = np.empty((len(rows), config.shape.features), np.float32)
-            with tqdm(total=len(rows), desc=f"view {view} again", unit="picture", mininterval=5) as progress:
-                for first, pictures in batches(lambda place: make(rows[place]), len(rows), config.batch):
+            with tqdm(total=len(rows), desc="pictures", unit="picture", mininterval=5) as progress:
+                for first, pictures in batches(lambda place: np.asarray(pixels[rows[place]]), len(rows), config.batch):
                     values = network.predict_on_batch(pictures.astype(np.float32))[FEATURES]
                     found[first : first + len(pictures)] = values
                     progress.update(len(pictures))

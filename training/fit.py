@@ -39,7 +39,7 @@ CHECKPOINT: Final = "checkpoint"
 ANSWERS: Final = "validation.npz"
 RUN: Final = "run.json"
 GROUP_WEIGHT: Final = "calibration_group_weight"  # in a checkpoint's facts: what its temperatures were found with
-START, HEAD, SEED, HEAD_AGAIN = "start", "head", "seed ", "head again"  # stages of a run
+START, HEAD, SEED = "start", "head", "seed "  # stages of a run
 EMBEDDED_PICTURES: Final = 3000  # looked at for the embedding's directions
 
 
@@ -130,11 +130,6 @@ def _train(
         load_weights(model, found[first][0])
         tuned = finetune(config, model, examples, seed=seed)
         found[f"{SEED}{seed}"] = (tuned.weights, tuned.logits)
-    if config.epochs and not config.start:  # the optimum for the first seed's block, beside the head that grew with it
-        load_weights(model, found[f"{SEED}{config.seeds[0]}"][0])
-        features = _features_now(model, examples)
-        solve_head(config, model, features, examples)
-        found[HEAD_AGAIN] = (weights_of(model), ask_head(model, features[0][rows])[LOGITS])
     stages = {name: _measure(logits, truth, groups) for name, (_, logits) in found.items()}
     best = best_stage(stages)
     load_weights(model, found[best][0])
@@ -152,11 +147,9 @@ def _repeat(config: TrainConfig, model: keras.Model, examples: Examples, run: Pa
         raise ValueError(f"{config.start or 'ImageNet'} was not made as what {run} starts from")
     best = best_stage(facts["stages"])
     if best not in (START, HEAD):
-        seed = config.seeds[0] if best == HEAD_AGAIN else int(best.removeprefix(SEED))
+        seed = int(best.removeprefix(SEED))
         tuned = finetune(config, model, examples, seed=seed, epochs=best_epoch(run, seed))
         load_weights(model, tuned.weights)
-    if best == HEAD_AGAIN:
-        solve_head(config, model, _features_now(model, examples), examples)
 
 
 def best_stage(stages: dict[str, dict[str, Any]]) -> str:
@@ -197,18 +190,6 @@ def _facts(run: Path) -> dict[str, Any]:
         raise ValueError(f"{run} is no finished run: run `python -m training fit` first")
     facts: dict[str, Any] = json.loads((run / RUN).read_text())
     return facts
-
-
-def _features_now(model: keras.Model, examples: Examples) -> list[NDArray[np.float32]]:
-    """What the head reads now that blocks have been trained, [L, F] for each view, in memory.
-
-    Rows that nobody asks for stay zero: all but those of training and, of the pictures as they are, of validation.
-    """
-    found = [np.zeros(view.shape, np.float32) for view in examples.features]
-    for number, view in enumerate(found):
-        rows = np.union1d(examples.train, examples.validation) if number == 0 else examples.train
-        view[rows] = examples.views.reader(model, number)(rows)
-    return found
 
 
 def _place_centres(config: TrainConfig, model: keras.Model, examples: Examples) -> None:

@@ -26,7 +26,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="train a model on what `prepare` made",
         description="Train as the config says, and calibrate (default: configs/release.toml). From ImageNet's network: "
         "compute what the head reads of each picture and its augmented views once, solve the head, with `epochs` "
-        "fine-tune the blocks from `cut` on, keep the share `kept` of the way, solve the head again. From another "
+        "fine-tune the blocks from `cut` on, keep the share `kept` of the way. From another "
         "run's (`start`): fine-tune its blocks further, on pixels augmented anew. The run keeps the stage with the "
         "least validation NLL. A killed run goes on where it was when started again.",
     )

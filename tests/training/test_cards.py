@@ -110,7 +110,7 @@ def test_model_card_says_how_the_network_came_about(released: Release) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "says", "not_says"),
-    [("head", "solved to its optimum", "fine-tuned"), ("head again", "then the head solved again", "Nothing"),
+    [("head", "solved to its optimum", "fine-tuned"), ("seed 1", "then block 5 and the head fine-tuned", "Nothing"),
      ("start", "Nothing new", "fine-tuned further")],
 )  # fmt: skip
 def test_recipe_tells_what_was_kept_and_not_what_was_tried(stage: str, says: str, not_says: str) -> None:

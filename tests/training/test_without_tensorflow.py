@@ -52,7 +52,7 @@ def test_training_needs_no_tensorflow(work: Path) -> None:
 
 @pytest.mark.parametrize("run", ["cached", "fresh"])
 def test_every_stage_was_gone_through(work: Path, run: str) -> None:
-    assert json.loads((work / run / "run.json").read_text())["stages"].keys() == {"head", "seed 0", "head again"}
+    assert json.loads((work / run / "run.json").read_text())["stages"].keys() == {"head", "seed 0"}
     assert len((work / run / "seed_0/epochs.csv").read_text().splitlines()) == 3
     assert list((work / run / "seed_0/tensorboard").iterdir())
 
