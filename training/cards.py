@@ -184,8 +184,8 @@ def _folds(facts: Row) -> str:
     return f"""
 ## Its head in folds
 
-The head alone, on the frozen network, solved anew in each of {found["folds"]} folds: every labelled picture is asked of
-a head that knows nothing of its artist (object or book, where none is named), then of its book or site. These are
+The head alone, on the frozen network, solved anew in each of {found["folds"]} folds of each kind: every labelled
+picture is held out alone, then with its artist (object or book, where none is named), then with its book. These are
 several times the pictures above, so they tell settings apart that the parts above do not; fine-tuning is left out.
 {_lines(folds_tables(found))}
 """

@@ -72,9 +72,7 @@ def evaluate(
         "answers": "the SavedModel's probabilities" if model else "the run's logits, calibrated by the other half",
         "model": measure(found, truth, chosen, config),
         "comparisons": {
-            name: compare(
-                found, calibrated(load_rival(other, facts, answers.rows), chosen, config.group_weight), truth, chosen
-            )
+            name: compare(found, load_rival(other, facts, answers.rows), truth, chosen, config.group_weight)
             for name, other in against.items()
         },
         "rivals": {name: recipe_of(other) for name, other in against.items()},
@@ -116,10 +114,10 @@ def load_rival(run: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> Ans
 
 
 def compare(
-    found: Floats, other: Floats, truth: NDArray[np.int64], chosen: Sequence[Record]
+    found: Floats, rival: Answers, truth: NDArray[np.int64], chosen: Sequence[Record], group_weight: float
 ) -> dict[str, dict[str, Any]]:
     """`training.metrics.paired_difference` of every slice that holds a picture."""
-    differences = {}
+    other, differences = calibrated(rival, chosen, group_weight), {}
     for name in SLICES:
         (new, right), (old, _) = _part(found, truth, chosen, name), _part(other, truth, chosen, name)
         if len(right):

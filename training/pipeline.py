@@ -44,14 +44,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     evaluate.set_defaults(run=_evaluate)
     crossvalidate = commands.add_parser(
         "crossvalidate",
-        help="measure a config's head in folds of artists, then of books",
-        description="Solve the config's head on the frozen network once for each fold, ask it about the pictures of "
-        "the fold, and write crossvalidation.json and crossvalidation.md into the run's folder: several times the "
-        "pictures of a validation part, none known to the head that is asked. Fine-tuning is left out.",
+        help="measure a config's head in folds",
+        description="Solve the config's head on the frozen network once for each fold, of works, artists and books in "
+        "turn, ask it about what it does not know, and write crossvalidation.json and crossvalidation.md into the "
+        "run's folder: several times the pictures of the validation parts. Fine-tuning is left out.",
     )
     _add_config(crossvalidate)
     _add_against(crossvalidate, "CONFIG", "another TOML file of the same prepared pictures")
-    crossvalidate.add_argument("--folds", type=int, default=5, help="how many (default: %(default)s)")
+    crossvalidate.add_argument("--folds", type=int, default=5, help="how many of each kind (default: %(default)s)")
     crossvalidate.set_defaults(run=_crossvalidate)
     release = commands.add_parser(
         "release",

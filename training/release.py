@@ -102,7 +102,7 @@ def crossvalidation_of(run: Path, facts: dict[str, Any]) -> dict[str, Any] | Non
     found: dict[str, Any] = json.loads(path.read_text())
     if found["split"] != facts["split"] or public_config(found["config"]) != public_config(facts["config"]):
         raise ValueError(f"{path} is of another split or other settings: run `python -m training crossvalidate` again")
-    return {name: found[name] for name in ("folds", "parts", "comparisons")}
+    return {name: found[name] for name in ("folds", "model", "comparisons")}
 
 
 def config_of(run: Path) -> TrainConfig:

@@ -74,12 +74,10 @@ def differences_table(differences: dict[str, Row]) -> list[str]:
 
 
 def folds_tables(report: dict[str, Any]) -> list[str]:
-    """What `training.crossvalidate` found: for artists and for books a table, and one for each config beside it."""
-    lines = []
-    for part, rows in report["parts"].items():
-        lines += ["", f"Held out by {part}. {intervals_text(rows.values())}", "", *parts_table(rows)]
-        for name, differences in report["comparisons"].items():
-            lines += ["", f"Against `{name}`:", "", *differences_table(differences[part])]
+    """What `training.crossvalidate` found: a table of the parts, and one for each config beside it."""
+    lines = [intervals_text(report["model"].values()), "", *parts_table(report["model"])]
+    for name, differences in report["comparisons"].items():
+        lines += ["", f"Against `{name}`:", "", *differences_table(differences)]
     return lines
 
 

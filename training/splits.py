@@ -84,16 +84,16 @@ def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares
 def folds(records: Sequence[Record], labels: Sequence[str], *, part: str, count: int) -> list[list[Record]]:
     """The records `count` times, each time with other whole groups in `part` and all others in TRAIN; each group once.
 
-    In ARTIST these are artists (objects or books where none is named), in SOURCE books and sites; what `split` never
-    holds out as a source is always trained on. The folds have about as many pictures of each class. Empty where there
-    are fewer groups than folds.
+    In RANDOM these are works, in ARTIST artists (objects or books where none is named), in SOURCE books and sites; what
+    `split` never holds out as a source is always trained on. The folds have about as many pictures of each class. Empty
+    where there are fewer groups than folds.
     """
     parts, large = _taught(records, labels), _large(records)
     groups: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
         alone = part == SOURCE and (record.book in large or record.accession)
         if parts[i] == TRAIN and not alone:
-            groups[replace(record, part=part).group].append(i)
+            groups[record.work if part == RANDOM else replace(record, part=part).group].append(i)
     if len(groups) < count:
         return []
     fold = np.full(len(records), -1)

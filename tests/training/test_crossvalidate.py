@@ -10,13 +10,13 @@ from tests.training.toy import write_toml
 from training.__main__ import main
 from training.config import TrainConfig
 from training.prepare import load_prepared
-from training.records import ARTIST, OTHER, SOURCE, TOO_CLOSE, TRAIN
+from training.records import ARTIST, OTHER, RANDOM, SOURCE, TOO_CLOSE, TRAIN
 from training.splits import folds
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
 
 
-@pytest.mark.parametrize(("part", "key"), [(ARTIST, "artist"), (SOURCE, "source")])
+@pytest.mark.parametrize(("part", "key"), [(RANDOM, "file"), (ARTIST, "artist"), (SOURCE, "source")])
 def test_every_group_is_held_out_once_and_whole(finished_run: TrainConfig, part: str, key: str) -> None:
     records, _, _ = load_prepared(finished_run.prepared)
     found = folds(records, finished_run.labels, part=part, count=3)
@@ -44,16 +44,14 @@ def test_two_heads_are_asked_the_same_and_compared(
     assert main(["crossvalidate", *options, "--against", f"flat={rival}", "--against", f"same={config}"]) == 0
     report = json.loads((tmp_path / "run/crossvalidation.json").read_text())
     assert report["split"] == load_prepared(finished_run.prepared)[2]["digest"]
-    assert report["parts"].keys() == {ARTIST, SOURCE}
-    for part, rows in report["parts"].items():
-        kind = f"{part}-disjoint"
-        assert rows[kind]["count"] == rows["objects"]["count"] + rows["paintings, prints, drawings"]["count"]
-        same = report["comparisons"]["same"][part][kind]
+    rows = report["model"]
+    assert [rows[name]["count"] for name in ("random", "artist-disjoint", "source-disjoint")] == [36, 36, 12]
+    assert rows["all"]["count"] == rows["objects"]["count"] + rows["paintings, prints, drawings"]["count"] == 84
+    for name, same in report["comparisons"]["same"].items():
         assert (same["accuracy"], same["nll"]) == (0, 0)
-        assert report["comparisons"]["flat"][part][kind]["nll"] != 0
-    assert report["parts"][ARTIST]["artist-disjoint"]["count"] == 36  # each labelled picture once
+        assert report["comparisons"]["flat"][name]["nll"] != 0
     written = (tmp_path / "run/crossvalidation.md").read_text()
-    assert written.endswith(f"in 2 folds\n{capsys.readouterr().out}")
+    assert written.endswith(f"in 2 folds\n\n{capsys.readouterr().out}")
     assert "Against `flat`:" in written
 
 
@@ -71,6 +69,6 @@ def test_more_folds_than_groups_are_refused(
 ) -> None:
     config = write_toml(tmp_path / "own.toml", finished_run)
     assert main(["crossvalidate", "--config", str(config), "--folds", "500"]) == 1
-    assert "fewer than 500 artists" in capsys.readouterr().err
+    assert "fewer than 500 pictures" in capsys.readouterr().err
     assert main(["crossvalidate", "--config", str(config), "--folds", "1"]) == 1
     assert "expected two or more" in capsys.readouterr().err

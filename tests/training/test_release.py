@@ -78,7 +78,7 @@ def test_card_has_what_the_folds_said_of_these_settings(finished_run: TrainConfi
     assert "in folds" not in model_card(release(run, tmp_path / "without"))
     crossvalidate(replace(finished_run, run=run), against={"same": finished_run}, count=2)
     told = model_card(release(run, tmp_path / "with", version=1))
-    assert all(text in told for text in ("## Its head in folds", "each of 2 folds", "Held out by source.", "`same`"))
+    assert all(text in told for text in ("## Its head in folds", "each of 2 folds", "artist-disjoint", "`same`"))
     crossvalidate(replace(finished_run, run=run, weight_decay=9.0), against={}, count=2)
     assert "other settings" in refusal(run, tmp_path)
 
