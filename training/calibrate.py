@@ -95,15 +95,12 @@ def calibrate(
     return replace(found, **thresholds), {"coverage": coverage, "accuracy": reached, "pictures": pictures}
 
 
-def cross_calibrated(logits: Floats, truth: Ints, weights: Floats, sides: Sequence[int]) -> Floats:
-    """Probabilities whose temperatures were found on the pictures of all other sides: what a report may quote.
-
-    `sides` [N] numbers the half, or the fold, that a picture is of.
-    """
-    own = np.asarray(sides)
+def cross_calibrated(logits: Floats, truth: Ints, weights: Floats, halves: Sequence[int]) -> Floats:
+    """Probabilities whose temperatures were found on the other half of the pictures: what a report may quote."""
+    half = np.asarray(halves)
     answers = np.empty_like(logits)
-    for side in np.unique(own):
-        there, here = own != side, own == side
+    for side in (0, 1):
+        there, here = half != side, half == side
         found = temperatures_of(logits[there], truth[there], weights[there]) if there.any() else Calibration()
         answers[here] = probabilities(found, logits[here])
     return answers

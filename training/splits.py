@@ -72,7 +72,7 @@ def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares
     for record in records:
         first[record.cluster] = min(record.file, first.get(record.cluster, record.file))
     keys: tuple[tuple[str, Callable[[Record], str]], ...] = (
-        (SOURCE, lambda r: "" if r.book in large or r.accession else r.book),
+        (SOURCE, lambda r: _source(r, large)),
         (ARTIST, lambda r: r.artist),
         (RANDOM, lambda r: r.work if r.accession else first[r.cluster]),
     )
@@ -91,9 +91,9 @@ def folds(records: Sequence[Record], labels: Sequence[str], *, part: str, count:
     parts, large = _taught(records, labels), _large(records)
     groups: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
-        alone = part == SOURCE and (record.book in large or record.accession)
-        if parts[i] == TRAIN and not alone:
-            groups[record.work if part == RANDOM else replace(record, part=part).group].append(i)
+        name = {RANDOM: record.work, ARTIST: replace(record, part=ARTIST).group, SOURCE: _source(record, large)}[part]
+        if parts[i] == TRAIN and name:
+            groups[name].append(i)
     if len(groups) < count:
         return []
     fold = np.full(len(records), -1)
@@ -111,6 +111,11 @@ def folds(records: Sequence[Record], labels: Sequence[str], *, part: str, count:
 
 def _taught(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
     return [TRAIN if record.culture in labels else OTHER for record in records]
+
+
+def _source(record: Record, large: set[str]) -> str:
+    """The book or site that is held out with a picture; empty where none is."""
+    return "" if record.book in large or record.accession else record.book
 
 
 def _large(records: Sequence[Record]) -> set[str]:
