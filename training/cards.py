@@ -185,8 +185,9 @@ def _folds(facts: Row) -> str:
 ## Its head in folds
 
 The head alone, on the frozen network, solved anew in each of {found["folds"]} folds of each kind: every labelled
-picture is held out alone, then with its artist (object or book, where none is named), then with its book. These are
-several times the pictures above, so they tell settings apart that the parts above do not; fine-tuning is left out.
+picture is held out alone, then with its artist (object or book, where none is named), then, unless its source is too
+large for that, with its book. Several times the pictures above; fine-tuning is left out. What settings of the head
+were chosen by flatters it: folds like these, and the parts above have pictures in common with them.
 {_lines(folds_tables(found))}
 """
 

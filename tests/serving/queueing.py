@@ -1,5 +1,6 @@
 """What tests of batching share: command lines, metrics, and a runner that is kept busy."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,12 @@ def batched(base_path: Path, folder: Path, batching: str) -> list[str]:
     """The same with these batching parameters."""
     (folder / "batching.config").write_text(batching)
     return [*unbatched(base_path, folder), f"--batching_parameters_file={folder}/batching.config"]
+
+
+def rows_of_runs(client: Client, count: int) -> list[int]:
+    """`count` requests of one row at the same time: how many rows the run had that each was in."""
+    with ThreadPoolExecutor(count) as pool:
+        return [int(rows) for rows in pool.map(lambda _: client.predict({"x": ROW}, "rows")["rows"][0], range(count))]
 
 
 def held(client: Client, seconds: float) -> grpc.Future:

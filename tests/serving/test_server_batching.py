@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.serving.queueing import ROW, WAITING, batched, held
+from tests.serving.queueing import ROW, WAITING, batched, held, rows_of_runs
 from tests.serving.running import Client, failure, running, wait_until
 
 pytestmark = pytest.mark.training
@@ -39,8 +39,7 @@ def test_concurrent_callers_of_every_kind_each_get_their_own_rows(server: Client
 
 def test_requests_that_wait_share_one_run(server: Client) -> None:
     busy = held(server, 0.4)
-    with ThreadPoolExecutor(4) as pool:
-        sizes = [int(rows) for rows in pool.map(lambda _: server.predict({"x": ROW}, "rows")["rows"][0], range(4))]
+    sizes = rows_of_runs(server, 4)
     busy.result()
     assert sizes == [4, 4, 4, 4]
 

@@ -10,7 +10,7 @@ import pytest
 from serving.server import flags
 from serving.server.tensorflow_engine import TensorFlowEngine
 from serving.server.widths import TwoWidths
-from tests.serving.queueing import ASKED, COMPUTED, ROW, WAITING, batched, held
+from tests.serving.queueing import ASKED, COMPUTED, ROW, WAITING, batched, held, rows_of_runs
 from tests.serving.running import Client, running, wait_until
 
 pytestmark = pytest.mark.training
@@ -43,8 +43,7 @@ def test_a_lone_request_has_the_cores_to_itself(two_widths: Client) -> None:
 
 def test_requests_that_wait_are_shared_out_among_the_cores(two_widths: Client) -> None:
     busy = held(two_widths, 0.5)
-    with ThreadPoolExecutor(4) as pool:
-        sizes = [int(rows) for rows in pool.map(lambda _: two_widths.predict({"x": ROW}, "rows")["rows"][0], range(4))]
+    sizes = rows_of_runs(two_widths, 4)
     busy.result()
     assert sizes == [2, 2, 2, 2]
 
