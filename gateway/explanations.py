@@ -146,7 +146,7 @@ def _reason(prediction: Prediction, least: float | None) -> str:
     if prediction.thresholds is None:
         return "this model has no thresholds: every answer counts as accepted"
     if prediction.decision == contract.OUT_OF_DISTRIBUTION:
-        return "the picture is unlike anything the model was trained on: its ood_score is above the greatest accepted"
+        return "the picture is like none of the cultures that it knows: its ood_score is above the greatest accepted"
     chance = f"the likeliest culture has a probability of {prediction.probability:.2f}"
     if prediction.decision == contract.ABSTAINED:
         return f"{chance}, less than the {least:.2f} from which answers are accepted"

@@ -13,7 +13,7 @@ from training.calibrate import HONEST
 from training.checkpoint import TEMPERATURES, Release
 from training.fit import GROUP_WEIGHT, SEED, START
 from training.layers import UNUSUAL
-from training.records import OTHER, SOURCE, TRAIN, Record
+from training.records import OTHER, SHOWN, SOURCE, TRAIN, Record
 from training.report import classes_table, differences_table, folds_tables, intervals_text, leaks_table, parts_table
 
 Row = dict[str, Any]
@@ -200,9 +200,24 @@ def _rival(name: str, facts: Row) -> str:
 def _silence(release: Release) -> str:
     calibration, abstention = release.calibration, release.facts["abstention"]
     strangers = "; ".join(
-        f"{name} ({row['count']}): {row['distance']:.2f}, {row['called out of distribution']:.0%} called so"
+        f"{name} ({row['count']}): {row['distance']:.2f}"
+        + (f" ({row['in colour']:.2f})" if "in colour" in row else "")
+        + f", {row['called out of distribution']:.0%} called so"
         for name, row in release.facts["strangers"].items()
     )
+    score = f"""\
+means and deviations of the lowest block alone: one minus the cosine between the picture and the
+nearest of {release.shape.centres} centres of the training pictures (k-means in their {release.shape.axes} strongest
+directions), plus {UNUSUAL} times how many deviations these numbers are off (root mean square)"""
+    told = "A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."
+    if release.shape.outside:
+        score = f"""\
+two things, and is the greater. One is how probable a culture is that is none of the labels: a logistic regression on
+means and deviations of all blocks, learnt from pictures of such cultures (outlier exposure), all with and without their
+colours; no answer depends on it. The other is a sigmoid of how far the picture lies from those of training, one half
+where one of these in a hundred is farther. It reads {score}"""
+        told = """\
+A culture of whose pictures none was shown is hardly told from the labels: do not rely on this score for that."""
     return f"""\
 Each picture's logits are divided by a temperature of its own before the softmax,
 {calibration.temperature:.3f} * exp({calibration.margin_weight:+.4f} * margin)
@@ -214,13 +229,9 @@ An answer is accepted from a top probability of {calibration.least_probability:.
 {abstention["coverage"]:.1%} get one, and {abstention["accuracy"]:.0%} of these answers are right (asked for: \
 {abstention["target"]:.0%}). The others are `abstained`.
 
-`ood_score` reads means and deviations of the lowest block alone: one minus the cosine between the picture and the
-nearest of {release.shape.centres} centres of the training pictures (k-means in their {release.shape.axes} strongest
-directions), plus {UNUSUAL} times how many deviations these numbers are off (root mean square). Above \
-{calibration.greatest_ood:.3f} the answer is
-`out_of_distribution`.
-Area under the ROC curve against validation pictures: {strangers}.
-A culture that it was not taught is hardly told from one that it was: do not rely on this score for that."""
+`ood_score` reads {score}. Above {calibration.greatest_ood:.3f} the answer is `out_of_distribution`.
+Area under the ROC curve against validation pictures (those in colour alone): {strangers}.
+{told}"""
 
 
 def _counted(facts: Row) -> str:
@@ -280,7 +291,8 @@ of {free:,} the source states CC0; the terms of the others stand below, as state
 Split {split["digest"][:12]}. Held out whole: in `source` all pictures of a book (with its volumes) or site, in
 `artist` all others of an artist, in `random` works. So artists in `source` may be known: {_known_artists(records)}.
 Near-duplicates (perceptual hash): {split["near_duplicate_clusters"]}; those of a validation picture are in
-`too_close`, used by nobody. `other` are cultures that are no label.
+`too_close`, used by nobody. `shown` and `other` are cultures that are no label, by whole artists and works: the first
+may be learnt from as strangers, the others only try what was learnt.
 
 | part | {" | ".join(cultures)} |
 {"|---" * (len(cultures) + 1)}|
@@ -313,7 +325,7 @@ def _known_artists(records: Sequence[Record]) -> str:
 def _few_artists(records: Iterable[Record]) -> list[str]:
     artists: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        if record.artist and record.part != OTHER:
+        if record.artist and record.part not in (SHOWN, OTHER):
             artists[record.culture].add(record.artist)
     few = sorted((len(names), culture) for culture, names in artists.items() if len(names) < FEW_ARTISTS)
     told = ", ".join(f"{culture} {count}" for count, culture in few)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.augment import Augmentation
-from training.records import ARTIST, RANDOM, SOURCE
+from training.records import ARTIST, RANDOM, SHOWN, SOURCE
 from training.shape import ModelShape
 
 PLACES = ("data", "prepared", "run", "measured_by", "base_weights", "start")  # settings that say only where things are
@@ -27,13 +27,19 @@ class TrainConfig:
     random_share: float = 0.08  # of each class: validation pictures of known artists and sources
     artist_share: float = 0.12  # of unknown artists
     source_share: float = 0.10  # of unknown sources
+    # Of the artists and works of other cultures: what training may be shown as strangers. The rest tries it.
+    shown_share: float = 0.7
+    never_shown: tuple[str, ...] = ()  # cultures that are only tried: strangers of a kind that training does not know
     # The folder of a measured run with the same settings. It is repeated on all labelled pictures, the validation parts
     # too, for as many epochs as were best, and keeps that run's temperature and thresholds: the model to release.
     measured_by: Path | None = None
 
     blocks: tuple[int, ...] = (2, 3, 4, 5)  # blocks of VGG16 that the head reads
     ranks: tuple[int, ...] = (0, 128, 88, 56)  # per block: directions whose covariances it reads, rank * (rank + 1) / 2
-    embedding_size: int = 48  # numbers in an embedding
+    embedding_size: int = 42  # numbers in an embedding
+    # Learn from pictures of other cultures that there are such (outlier exposure: Hendrycks et al. 2019). Only the
+    # ood_score depends on it, no answer does.
+    outside: bool = False
 
     views: int = 4  # cached pictures of each picture: itself, and this many less one augmented
     augmentation: Augmentation = field(default_factory=Augmentation)  # what happens to the others
@@ -93,12 +99,17 @@ class TrainConfig:
     @property
     def shape(self) -> ModelShape:
         """The network that this run trains."""
-        return ModelShape(len(self.labels), self.blocks, self.ranks, self.embedding_size)
+        return ModelShape(len(self.labels), self.blocks, self.ranks, self.embedding_size, outside=self.outside)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of each class that a validation part should get."""
-        return {RANDOM: self.random_share, ARTIST: self.artist_share, SOURCE: self.source_share}
+        """Share of each class that a part should get; of the other cultures in SHOWN."""
+        return {
+            RANDOM: self.random_share,
+            ARTIST: self.artist_share,
+            SOURCE: self.source_share,
+            SHOWN: self.shown_share,
+        }
 
 
 def load_config(path: Path) -> TrainConfig:

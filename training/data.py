@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from training.config import TrainConfig
@@ -95,15 +96,18 @@ class FreshViews:
         made = self._pool.map(lambda row, seed: augmented(self._config, self._records[row], [seed]), rows, seeds)
         return np.stack(list(made)).astype(np.float32)
 
-    def reader(self, model: keras.Model) -> Reader:
-        """See Views."""
+    def reader(self, model: keras.Model, *, grey: bool = False) -> Reader:
+        """See Views. With `grey` the pictures lose their colours first."""
         config, pixels = self._config, self._pixels
         network = build_extractor(model, None)
+
+        def shown(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            return np.asarray(Image.fromarray(picture).convert("L").convert("RGB") if grey else picture)
 
         def read(rows: Rows) -> NDArray[np.float32]:
             found = np.empty((len(rows), config.shape.features), np.float32)
             with tqdm(total=len(rows), desc="pictures", unit="picture", mininterval=5) as progress:
-                for first, pictures in batches(lambda place: np.asarray(pixels[rows[place]]), len(rows), config.batch):
+                for first, pictures in batches(lambda place: shown(pixels[rows[place]]), len(rows), config.batch):
                     values = network.predict_on_batch(pictures.astype(np.float32))[FEATURES]
                     found[first : first + len(pictures)] = values
                     progress.update(len(pictures))

@@ -24,7 +24,7 @@ from training.fit import CHECKPOINT, RUN, Answers, load_answers, recipe_of
 from training.layers import LOGITS
 from training.metrics import Floats, evened_out, paired_difference, per_class, reliability, summary
 from training.prepare import load_prepared
-from training.records import ARTIST, OTHER, RANDOM, SOURCE, TRAIN, Record
+from training.records import ARTIST, OTHER, RANDOM, SHOWN, SOURCE, TRAIN, Record
 from training.report import write_report
 from training.strangers import auroc, drawn, photographs
 
@@ -171,14 +171,16 @@ def _strangers(
 ) -> dict[str, dict[str, Any]]:
     """How well two scores tell validation pictures from strangers: area under the ROC curve, per kind of stranger.
 
-    `distance` is the servable's ood_score; `energy` reads the logits alone.
+    `distance` is the servable's ood_score; `energy` reads the logits alone. Of a culture that training was shown these
+    are other artists and works. `in colour` is `distance` beside the validation pictures in colour alone: plates, of
+    which there are many, are easily told from art that is none.
     """
     released = load_release(config.run / CHECKPOINT)
     model, greatest = build_release_model(released), released.calibration.greatest_ood
     rng = np.random.default_rng(0)
 
-    def draw(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.asarray(pixels[np.sort(rng.permutation(chosen)[: config.strangers])])
+    def drawn_from(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.sort(rng.permutation(chosen)[: config.strangers])
 
     def scores(pictures: NDArray[np.uint8]) -> dict[str, Floats]:
         parts = [pictures[at : at + 16].astype(np.float32) for at in range(0, len(pictures), 16)]
@@ -186,19 +188,25 @@ def _strangers(
         logits, distance = (np.concatenate([part[name] for part in found]) for name in (LOGITS, contract.OOD_SCORE))
         return {"distance": distance, "energy": energy(logits)}
 
-    known = scores(draw(rows))
+    beside = drawn_from(rows)
+    known, colour = scores(np.asarray(pixels[beside])), np.array([not records[i].grey for i in beside])
     kinds = {"drawn, no artworks": drawn(config.strangers // 4)}
     if photos := photographs():
         kinds["photographs"] = np.stack(photos)
-    others = np.flatnonzero([record.part == OTHER for record in records])
-    if len(others):
-        kinds["other cultures"] = draw(others)
+    shown = {record.culture for record in records if record.part == SHOWN}
+    others = [record.culture if record.part == OTHER else "" for record in records]
+    if any(others):
+        kinds["other cultures"] = np.asarray(pixels[drawn_from(np.flatnonzero(others))])
+    for culture in sorted({*others} - {""}) if config.outside else ():
+        name = f"{culture}, of which others were shown" if culture in shown else f"{culture}, never shown"
+        kinds[name] = np.asarray(pixels[drawn_from(np.flatnonzero(np.array(others) == culture))])
     report: dict[str, dict[str, Any]] = {}
     for name, pictures in kinds.items():
         strange = scores(pictures)
         caught = float((strange["distance"] > greatest).mean())
         report[name] = {"count": len(pictures), "called out of distribution": caught}
         report[name] |= {score: auroc(known[score], strange[score]) for score in known}
+        report[name]["in colour"] = auroc(known["distance"][colour if colour.any() else ~colour], strange["distance"])
     return report
 
 
@@ -211,7 +219,7 @@ def _baselines(
     chosen: Sequence[Record],
 ) -> dict[str, Any]:
     known = np.flatnonzero([record.part == TRAIN for record in records])
-    labels = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
+    labels = np.array([config.labels.index(r.culture) if r.culture in config.labels else -1 for r in records])
     classes = len(config.labels)
     usual = baselines.majority(labels, train=known, rows=rows, classes=classes)
     original = baselines.original_recipe(

@@ -33,7 +33,7 @@ from training.augment import augment
 from training.config import TrainConfig, to_values
 from training.model import build_model, last_convolution, load_weights, weights_of
 from training.parts import build_extractor
-from training.records import OTHER, TRAIN, VALIDATION, Record
+from training.records import STRANGE, TRAIN, VALIDATION, Record
 from training.texture import MAP_SIZE
 
 DIRECTION_PICTURES: Final = 1500  # looked at for the strongest directions
@@ -58,7 +58,7 @@ def extract(config: TrainConfig, records: Sequence[Record], pixels: NDArray[np.u
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
     directions = _directions(config, model, pixels, trained_on(config, records), folder / "directions.npz")
     set_directions(model, directions)
-    labelled = sum(record.part != OTHER for record in records)
+    labelled = sum(record.part not in STRANGE for record in records)
 
     names = [_name(config, view) for view in range(config.views)]
     for view, name in enumerate(names):

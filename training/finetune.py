@@ -47,6 +47,9 @@ UNRELATED: Final = {
     "target_accuracy",
     "strangers",
     "known_share",
+    "outside",
+    "shown_share",
+    "never_shown",
 }
 
 

@@ -28,17 +28,18 @@ from training.data import CachedViews, Examples, FreshViews, Rows, Views
 from training.features import Features, extract, set_directions, trained_on
 from training.finetune import best_epoch, finetune
 from training.head import even_out, picture_weights, project, solve, standardise
-from training.layers import LOGITS
+from training.layers import LOGITS, LinearHead
 from training.metrics import evened_out, log_softmax, summary
 from training.model import ask_head, build_model, load_weights, weights_of
 from training.prepare import load_prepared
-from training.records import ARTIST, OTHER, SOURCE, VALIDATION, Record
+from training.records import ARTIST, SHOWN, SOURCE, STRANGE, VALIDATION, Record
 from training.shape import CHANNELS
 
 CHECKPOINT: Final = "checkpoint"
 ANSWERS: Final = "validation.npz"
 RUN: Final = "run.json"
 GROUP_WEIGHT: Final = "calibration_group_weight"  # in a checkpoint's facts: what its temperatures were found with
+OUTSIDE, USUAL = "head/outside", "head/usual"  # weights that only a head with the setting `outside` has
 START, HEAD, SEED = "start", "head", "seed "  # stages of a run
 EMBEDDED_PICTURES: Final = 3000  # looked at for the embedding's directions
 
@@ -62,11 +63,15 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     validation = np.flatnonzero([record.part in VALIDATION for record in records])
     views = FreshViews(config, records, pixels) if config.fresh else CachedViews(config, features)
     examples = examples_of(config, records, views, features, trained_on(config, records), validation)
+    if config.outside and not any(record.part == SHOWN for record in records):
+        raise ValueError(f"{config.prepared} shows no pictures of other cultures: outside cannot be learnt")
 
     model = build_model(config.shape, weights=config.base_weights, precision=config.precision)
     if config.start:
         _facts(config.start)
-        load_weights(model, load_release(config.start / CHECKPOINT).weights)
+        given = load_release(config.start / CHECKPOINT).weights
+        known = {name: value for name, value in given.items() if name not in (OUTSIDE, USUAL)}  # these are learnt anew
+        load_weights(model, weights_of(model) | known)
     else:
         set_directions(model, features.directions)
         solve_head(config, model, features.features, examples)
@@ -79,11 +84,12 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         prior = _prior(config, logits, examples)
     weights = weights_of(model)
     load_weights(model, weights | {"head/bias": weights["head/bias"] + np.array(prior, np.float32)})
-    _place_centres(config, model, examples)
+    asked = np.empty(0, np.float32) if config.measured_by else examples.views.reader(model)(validation)
+    _know_strangers(config, model, examples, records, pixels, asked)
     if config.measured_by:
         answers = load_answers(config.measured_by)
     else:
-        found = ask_head(model, examples.views.reader(model)(validation))
+        found = ask_head(model, asked)
         answers = Answers(validation, found[LOGITS], found[OOD_SCORE], examples.truth[validation])
     report = {
         "config": to_values(config),
@@ -110,7 +116,7 @@ def examples_of(
     validation: Rows,
 ) -> Examples:
     """The pictures `train`, weighed as `config` says, and those that judge."""
-    truth = np.array([config.labels.index(r.culture) if r.part != OTHER else -1 for r in records])
+    truth = np.array([config.labels.index(r.culture) if r.part not in STRANGE else -1 for r in records])
     weights = picture_weights(truth[train], [records[i].group for i in train], group_weight=config.group_weight)
     return Examples(views, features.features, train, validation, truth, weights, len(config.labels))
 
@@ -192,8 +198,18 @@ def _facts(run: Path) -> dict[str, Any]:
     return facts
 
 
-def _place_centres(config: TrainConfig, model: keras.Model, examples: Examples) -> None:
-    """Tell the head where the training pictures lie, as the network sees them now."""
+def _know_strangers(
+    config: TrainConfig,
+    model: keras.Model,
+    examples: Examples,
+    records: Sequence[Record],
+    pixels: NDArray[np.uint8],
+    asked: NDArray[np.float32],
+) -> None:
+    """Tell the head where training pictures lie, as the network sees them now, and what other cultures look like.
+
+    `asked` is what the head reads of the validation pictures, unless another run was measured on them.
+    """
     shape, head = config.shape, model.get_layer("head")
     standard = np.asarray(head.standardise(examples.views.reader(model)(examples.train)))
     axes = project(standard[:, shape.lowest()], shape.axes)
@@ -202,6 +218,58 @@ def _place_centres(config: TrainConfig, model: keras.Model, examples: Examples) 
     found = KMeans(min(shape.centres, len(places)), n_init=1, random_state=0).fit(places).cluster_centers_
     centres = np.resize(found / np.linalg.norm(found, axis=1, keepdims=True), (shape.centres, shape.axes))
     load_weights(model, weights_of(model) | {"head/centres": centres})
+    if config.outside:
+        outside = _others(config, model, examples, records, pixels, standard)
+        usual = (
+            load_release(config.measured_by / CHECKPOINT).weights[USUAL] if config.measured_by else _usual(head, asked)
+        )
+        load_weights(model, weights_of(model) | {OUTSIDE: outside, USUAL: usual})
+
+
+def _others(
+    config: TrainConfig,
+    model: keras.Model,
+    examples: Examples,
+    records: Sequence[Record],
+    pixels: NDArray[np.uint8],
+    standard: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """What the head reads strangers by, [F + 1]: learnt from training pictures, `standard`, and from other cultures.
+
+    Both weigh the same, and so do the classes; where no artist is named, each work counts by itself. All are looked at
+    without their colours too, as more of one side are plates.
+    """
+    head, views = model.get_layer("head"), FreshViews(config, records, pixels)
+    shown = np.flatnonzero([record.part == SHOWN for record in records])
+    rows = np.concatenate([examples.train, shown])
+
+    def seen(rows: Rows, *, grey: bool) -> NDArray[np.float32]:
+        return np.asarray(head.standardise(views.reader(model, grey=grey)(rows)))[:, own]
+
+    own = config.shape.standardised()
+    read = np.concatenate([standard[:, own], seen(shown, grey=False), seen(rows, grey=True)])
+    classes = np.concatenate([examples.truth[examples.train], np.full(len(shown), examples.classes)])
+    groups = [records[i].artist or records[i].work for i in rows]
+    weights = picture_weights(classes, groups, group_weight=config.group_weight)
+    weights[classes == examples.classes] *= examples.classes
+    strange = (classes == examples.classes).astype(np.int64)
+    shift, scale = standardise(read)  # once more: fine-tuning has moved them
+    kernel, bias = solve(
+        (read - shift) * scale,
+        np.tile(strange, 2),
+        np.tile(weights, 2),
+        classes=2,
+        weight_decay=config.weight_decay,
+        smoothing=0.0,
+    )
+    outside = (kernel[:, 1] - kernel[:, 0]) * scale
+    return np.append(outside, bias[1] - bias[0] - shift @ outside)
+
+
+def _usual(head: LinearHead, asked: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The distance that one known picture in a hundred exceeds, and a unit in which half of them are far below it."""
+    half, most = np.quantile(np.asarray(head.distance(head.standardise(asked))), [0.5, 0.99])
+    return np.array([most, max((most - half) / 20, 1e-3)], np.float32)
 
 
 def environment() -> dict[str, str]:

@@ -53,6 +53,10 @@ class LinearHead(keras.layers.Layer):
         # Where the training pictures lie: the farther from all of these, the stranger a picture is.
         self.axes = add(shape=(shape.lowest().stop, shape.axes), name="axes", trainable=False)
         self.centres = add(shape=(shape.centres, shape.axes), name="centres", trainable=False)
+        if shape.outside:
+            # Means, deviations and a constant -> the log odds of a culture that is none of the classes.
+            self.outside = add(shape=(own + 1,), name="outside", initializer="zeros", trainable=False)
+            self.usual = add(shape=(2,), name="usual", initializer="ones", trainable=False)
         self.built = True
 
     def standardise(self, features: Any) -> Any:
@@ -63,15 +67,28 @@ class LinearHead(keras.layers.Layer):
     def call(self, features: Any) -> dict[str, Any]:
         """Features float32 [N, F] -> logits [N, C], embedding [N, D] of unit length, ood_score [N], all float32."""
         standard = self.standardise(ops.cast(features, WIDE))
-        # A strange picture lies in no direction that is known, or too far out in one.
-        nearest = ops.max(ops.matmul(self.place(standard), ops.transpose(self.centres)), axis=-1)
-        unusual = ops.sqrt(ops.mean(ops.square(standard[:, self.shape.lowest()]), axis=-1))
+        strangeness = self.distance(standard)
+        if self.shape.outside:
+            # Two kinds of strangers: what lies where no picture does, and what was learnt to be of another culture.
+            far = ops.sigmoid(ops.divide(ops.subtract(strangeness, self.usual[0]), self.usual[1]))
+            strangeness = ops.maximum(far, ops.sigmoid(self.odds(standard)))
         answer = {
             LOGITS: ops.add(ops.matmul(standard, self.kernel), self.bias),
             EMBEDDING: _unit(ops.matmul(standard[:, self.shape.embedded()], self.projection)),
-            OOD_SCORE: 1 - nearest + UNUSUAL * unusual,
+            OOD_SCORE: strangeness,
         }
         return {name: ops.cast(values, "float32") for name, values in answer.items()}
+
+    def distance(self, standard: Any) -> Any:
+        """Standardised features [N, F] -> [N]: a strange picture lies in no direction that is known, or too far out."""
+        nearest = ops.max(ops.matmul(self.place(standard), ops.transpose(self.centres)), axis=-1)
+        unusual = ops.sqrt(ops.mean(ops.square(standard[:, self.shape.lowest()]), axis=-1))
+        return 1 - nearest + UNUSUAL * unusual
+
+    def odds(self, standard: Any) -> Any:
+        """Standardised features [N, F] -> [N]: log odds of a culture that is none of the classes."""
+        read = ops.take(standard, self.shape.standardised(), axis=-1)
+        return ops.add(ops.matmul(read, ops.expand_dims(self.outside[:-1], -1))[:, 0], self.outside[-1])
 
     def place(self, standard: Any) -> Any:
         """Standardised features [N, F] -> where the pictures lie, [N, axes] of unit length."""

@@ -55,7 +55,9 @@ def prepare(config: TrainConfig) -> dict[str, Any]:
             hashes.append(perceptual_hashes(values))
     numbers = clusters(len(records), near_duplicates(hashes))
     numbered = [replace(record, cluster=number) for record, number in zip(records, numbers, strict=True)]
-    parted = split(numbered, config.labels, seed=config.split_seed, shares=config.shares)
+    parted = split(
+        numbered, config.labels, seed=config.split_seed, shares=config.shares, never_shown=config.never_shown
+    )
     report = {
         "digest": digest(parted),
         "parts": _counts(parted),

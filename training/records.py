@@ -20,8 +20,10 @@ RANDOM: Final = "random"  # validation pictures of artists and sources that trai
 ARTIST: Final = "artist"  # of artists that training does not know
 SOURCE: Final = "source"  # from sources (books, sites) that training does not know
 TOO_CLOSE: Final = "too_close"  # near-duplicates of a validation picture: used by nobody
-OTHER: Final = "other"  # cultures that are no label: strangers for the out-of-distribution score
+SHOWN: Final = "shown"  # of cultures that are no label; training may learn that they are none
+OTHER: Final = "other"  # of such cultures too: strangers that only try the out-of-distribution score
 VALIDATION: Final = (RANDOM, ARTIST, SOURCE)
+STRANGE: Final = (SHOWN, OTHER)
 
 
 @dataclass(frozen=True)

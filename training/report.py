@@ -94,11 +94,12 @@ def classes_table(classes: dict[str, Row]) -> list[str]:
 def strangers_table(strangers: dict[str, Row]) -> list[str]:
     """One line per kind of stranger: area under the ROC curve against validation pictures, and how many are told."""
     lines = [
-        "| strangers | pictures | AUROC of ood_score | AUROC of energy (not served) | called out of distribution |",
-        "|---|---|---|---|---|",
+        "| strangers | pictures | AUROC of ood_score | beside pictures in colour | AUROC of energy (not served) "
+        "| called out of distribution |",
+        "|---|---|---|---|---|---|",
     ]
     for name, row in strangers.items():
-        scores = " | ".join(f"{row[score]:.2f}" for score in ("distance", "energy"))
+        scores = " | ".join(f"{row[score]:.2f}" for score in ("distance", "in colour", "energy"))
         lines.append(f"| {name} | {row['count']} | {scores} | {row['called out of distribution']:.0%} |")
     return lines
 

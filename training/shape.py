@@ -17,9 +17,10 @@ class ModelShape:
     classes: int
     blocks: tuple[int, ...] = (2, 3, 4, 5)
     ranks: tuple[int, ...] = (0, 128, 88, 56)  # per block: directions whose covariances are read
-    embedding_size: int = 48
+    embedding_size: int = 42
     axes: int = 16  # the directions in which the ood_score tells where a picture lies
     centres: int = 256  # and the places among the training pictures that it knows
+    outside: bool = False  # whether the ood_score also tells cultures that are none of the classes
 
     def rank(self, block: int) -> int:
         """Directions of this block whose covariances are read."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.records import ARTIST, OTHER, RANDOM, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record
+from training.records import ARTIST, OTHER, RANDOM, SHOWN, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record
 
 # Perceptual hashes of 64 bits: this close means the same work. The same limits as the data's own cleaning used.
 PHASH_NEAR: Final = 6
@@ -65,19 +65,38 @@ def clusters(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
     return [root(i) for i in range(count)]
 
 
-def split(records: Sequence[Record], labels: Sequence[str], *, seed: int, shares: dict[str, float]) -> list[Record]:
-    """The records with their `part` set. `shares`: how much of each class SOURCE, ARTIST and RANDOM should get."""
-    parts, large = _taught(records, labels), _large(records)
+def split(
+    records: Sequence[Record],
+    labels: Sequence[str],
+    *,
+    seed: int,
+    shares: dict[str, float],
+    never_shown: Sequence[str] = (),
+) -> list[Record]:
+    """The records with their `part` set.
+
+    `shares`: how much of each class SOURCE, ARTIST and RANDOM should get, and SHOWN of the other cultures' artists and
+    works; nothing of the cultures `never_shown`.
+    """
+    parts, large = [TRAIN if record.culture in labels else OTHER for record in records], _large(records)
     first: dict[int, str] = {}  # file of each cluster: a name that does not depend on the order of the records
     for record in records:
         first[record.cluster] = min(record.file, first.get(record.cluster, record.file))
+
+    def work(record: Record) -> str:
+        return record.work if record.accession else first[record.cluster]
+
     keys: tuple[tuple[str, Callable[[Record], str]], ...] = (
         (SOURCE, lambda r: _source(r, large)),
         (ARTIST, lambda r: r.artist),
-        (RANDOM, lambda r: r.work if r.accession else first[r.cluster]),
+        (RANDOM, work),
     )
     for part, key in keys:
         _hold_out(records, parts, part, key, shares[part], seed)
+    for i, record in enumerate(records):
+        place = hashlib.sha256(f"{seed} {SHOWN} {record.artist or work(record)}".encode()).digest()
+        if parts[i] == OTHER and record.culture not in never_shown and place[0] < 256 * shares[SHOWN]:
+            parts[i] = SHOWN
     return _drop_too_close([replace(record, part=part) for record, part in zip(records, parts, strict=True)])
 
 
@@ -88,7 +107,7 @@ def folds(records: Sequence[Record], labels: Sequence[str], *, part: str, count:
     `split` never holds out as a source is always trained on. The folds have about as many pictures of each class. Empty
     where there are fewer groups than folds.
     """
-    parts, large = _taught(records, labels), _large(records)
+    parts, large = [TRAIN if record.culture in labels else record.part for record in records], _large(records)
     groups: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
         name = {RANDOM: record.work, ARTIST: replace(record, part=ARTIST).group, SOURCE: _source(record, large)}[part]
@@ -107,10 +126,6 @@ def folds(records: Sequence[Record], labels: Sequence[str], *, part: str, count:
         _drop_too_close([replace(r, part=part if fold[i] == k else parts[i]) for i, r in enumerate(records)])
         for k in range(count)
     ]
-
-
-def _taught(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
-    return [TRAIN if record.culture in labels else OTHER for record in records]
 
 
 def _source(record: Record, large: set[str]) -> str:
@@ -144,9 +159,16 @@ def _hold_out(
 
 
 def _drop_too_close(records: list[Record]) -> list[Record]:
-    """Training pictures of a validation picture's object, or near-duplicates of it, serve nobody."""
-    held = {key for record in records if record.part in VALIDATION for key in (record.cluster, record.work)}
-    return [replace(r, part=TOO_CLOSE) if r.part == TRAIN and held & {r.cluster, r.work} else r for r in records]
+    """Training pictures of a validation picture's object, or near-duplicates of it, serve nobody.
+
+    Nor is shown what is close to a picture that tries what was learnt.
+    """
+
+    def apart(source: str, target: str, parts: Sequence[str], among: list[Record]) -> list[Record]:
+        held = {key for record in among if record.part in parts for key in (record.cluster, record.work)}
+        return [replace(r, part=target) if r.part == source and held & {r.cluster, r.work} else r for r in among]
+
+    return apart(SHOWN, OTHER, (*VALIDATION, OTHER), apart(TRAIN, TOO_CLOSE, VALIDATION, records))
 
 
 def digest(records: Sequence[Record]) -> str:

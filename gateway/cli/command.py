@@ -42,7 +42,7 @@ examples:
 what the answer says:
   accepted             resembles objects catalogued under the culture; it is no attribution
   abstained            the likeliest culture is too unlikely to say so
-  out_of_distribution  unlike anything the model was trained on: put no weight on the culture
+  out_of_distribution  like none of the cultures that it knows: put no weight on the culture
 
 exit status:
   0  every picture has an answer

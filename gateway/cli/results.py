@@ -141,7 +141,7 @@ def worded(culture: str, probability: float, decision: str) -> str:
         case "abstained":
             return f"not sure; closest to objects catalogued as {culture} ({probability:.0%})"
         case "out_of_distribution":
-            return "unlike anything the model was trained on"
+            return "like none of the cultures that the model knows"
     return f"resembles objects catalogued as {culture} ({probability:.0%})"
 
 

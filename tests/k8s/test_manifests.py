@@ -316,10 +316,10 @@ def test_a_canary_is_the_version_that_its_image_brings_beside_the_released_one(v
 
 def test_the_tag_of_the_stable_image_leaves_a_canarys_alone() -> None:
     stable, canary = (("whence/" + name, "registry.example/whence/serving", tag)
-                      for name, tag in (("serving", "0.1.0-model7"), ("next-model", "0.1.0-model8")))  # fmt: skip
+                      for name, tag in (("serving", "0.1.0-model8"), ("next-model", "0.1.0-model9")))  # fmt: skip
     serving = named(render("cpu+canary", (stable, canary)), "Deployment", "serving")
-    assert pod(serving)["initContainers"][0]["image"] == "registry.example/whence/serving:0.1.0-model8"
-    assert container(serving)["image"] == "registry.example/whence/serving:0.1.0-model7"
+    assert pod(serving)["initContainers"][0]["image"] == "registry.example/whence/serving:0.1.0-model9"
+    assert container(serving)["image"] == "registry.example/whence/serving:0.1.0-model8"
 
 
 def test_a_canarys_model_servers_can_be_applied_before_its_gateways() -> None:

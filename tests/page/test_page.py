@@ -108,10 +108,10 @@ def test_an_abstained_answer_tells_what_came_closest_and_from_where_on_it_would_
     expect(card(page, "abstained")).to_contain_text(said)
 
 
-def test_a_picture_of_another_kind_is_called_unlike_anything(page: Page, service: Service) -> None:
+def test_a_picture_of_another_kind_is_called_like_none(page: Page, service: Service) -> None:
     service.decision = "out_of_distribution"
     choose(page, PICTURE)
-    expect(card(page, "out_of_distribution").get_by_role("heading")).to_have_text("Unlike anything it was trained on")
+    expect(card(page, "out_of_distribution").get_by_role("heading")).to_have_text("Like none of the cultures it knows")
 
 
 def test_a_broken_picture_is_told_in_words_with_the_request_id(page: Page) -> None:

@@ -28,7 +28,7 @@ def drawn_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three cultures of four artists and two books each, and a culture that is no label."""
     data, rng, rows = tmp_path_factory.mktemp("artworks"), np.random.default_rng(0), []
     for label in (*LABELS, "Unknown"):
-        for i in range(12 if label in LABELS else 3):
+        for i in range(12 if label in LABELS else 8):
             file = f"images/{label}/{i}.png"
             (data / file).parent.mkdir(parents=True, exist_ok=True)
             draw(label if label in LABELS else "Plain", rng).save(data / file)
@@ -84,11 +84,14 @@ def finished_run(tiny_config: TrainConfig) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def fresh_run(finished_run: TrainConfig) -> TrainConfig:
-    """The same pictures, but fine-tuned from block 4 on, on new pixels in every batch, and views that are examples."""
+    """The same pictures, but fine-tuned from block 4 on, on new pixels in every batch, and views that are examples.
+
+    Other cultures are learnt from as well.
+    """
     from training.fit import fit
 
     config = replace(finished_run, run=finished_run.run.with_name("fresh"), cut=4, fresh=True, batch=2,
-                     averaging=0.5, consistency=0.0)  # fmt: skip
+                     averaging=0.5, consistency=0.0, outside=True)  # fmt: skip
     fit(config)
     return config
 

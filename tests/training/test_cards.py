@@ -120,8 +120,8 @@ def test_recipe_tells_what_was_kept_and_not_what_was_tried(stage: str, says: str
 
 
 def test_photographs_have_a_line_of_their_own() -> None:
-    row = {"count": 9, "distance": 0.6, "energy": 0.5, "called out of distribution": 0.05}
-    assert strangers_table({"photographs": row})[-1] == "| photographs | 9 | 0.60 | 0.50 | 5% |"
+    row = {"count": 9, "distance": 0.6, "in colour": 0.55, "energy": 0.5, "called out of distribution": 0.05}
+    assert strangers_table({"photographs": row})[-1] == "| photographs | 9 | 0.60 | 0.55 | 0.50 | 5% |"
 
 
 def test_released_card_is_what_its_facts_say(released: Release) -> None:

@@ -10,7 +10,7 @@ from tests.training.toy import write_toml
 from training.__main__ import main
 from training.config import TrainConfig
 from training.prepare import load_prepared
-from training.records import ARTIST, OTHER, RANDOM, SOURCE, TOO_CLOSE, TRAIN
+from training.records import ARTIST, OTHER, RANDOM, SHOWN, SOURCE, TOO_CLOSE, TRAIN
 from training.splits import folds
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
@@ -27,7 +27,7 @@ def test_every_group_is_held_out_once_and_whole(finished_run: TrainConfig, part:
         assert names
         assert not names & {getattr(record, key) for record in fold if record.part == TRAIN}
         assert not {fold[i].cluster for i in own} & {record.cluster for record in fold if record.part == TRAIN}
-        assert {record.part for record in fold} <= {TRAIN, OTHER, TOO_CLOSE, part}
+        assert {record.part for record in fold} <= {TRAIN, SHOWN, OTHER, TOO_CLOSE, part}
 
 
 def test_no_fold_where_there_are_fewer_groups(finished_run: TrainConfig) -> None:

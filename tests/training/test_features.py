@@ -9,7 +9,7 @@ import pytest
 from training.config import TrainConfig
 from training.features import extract
 from training.prepare import load_prepared
-from training.records import OTHER, TRAIN, VALIDATION
+from training.records import OTHER, SHOWN, TRAIN, VALIDATION
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
 
@@ -19,7 +19,7 @@ def directions(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFacto
     """Block 5's directions of a few drawn pictures, and of the same with noise in the place of those of some parts."""
     records, pixels, _ = load_prepared(finished_run.prepared)
     rows: list[int] = []
-    for parts in ((TRAIN,), VALIDATION, (OTHER,)):
+    for parts in ((TRAIN,), VALIDATION, (SHOWN,), (OTHER,)):
         rows += [i for i, record in enumerate(records) if record.part in parts][:2]
     records, pixels = [records[i] for i in rows], pixels[rows]
     noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
@@ -32,11 +32,11 @@ def directions(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFacto
 
     return {
         "as they are": found(()),
-        "validation strange": found((*VALIDATION, OTHER)),
+        "validation strange": found((*VALIDATION, SHOWN, OTHER)),
         "training strange": found((TRAIN,)),
         "repeated": found((), finished_run.run),
         "repeated, validation strange": found(VALIDATION, finished_run.run),
-        "repeated, others strange": found((OTHER,), finished_run.run),
+        "repeated, others strange": found((SHOWN, OTHER), finished_run.run),
     }
 
 

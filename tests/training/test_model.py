@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ import keras
 
 from serving.contract import EMBEDDING, HEATMAPS, OOD_SCORE
 from training.checkpoint import probe_images
-from training.layers import LOGITS, UNUSUAL, CaffePreprocessing
+from training.layers import LOGITS, UNUSUAL, CaffePreprocessing, LinearHead
 from training.model import FEATURES, ask_head, build_model, load_weights, weights_of
 from training.parts import GIVEN, build_extractor, build_tail, build_trainee
 from training.shape import ModelShape
@@ -61,6 +63,21 @@ def test_what_lies_at_a_centre_is_strange_only_by_how_far_out_it_is(
     np.testing.assert_allclose(scores, away + UNUSUAL * np.sqrt((lowest**2).mean(1)), rtol=1e-4)
     assert away[0] == pytest.approx(0, abs=1e-5)
     assert away[1:].max() > 0.01
+
+
+def test_what_was_learnt_to_be_of_another_culture_is_strange(answers: dict[str, np.ndarray]) -> None:
+    head, features = LinearHead(replace(SHAPE, outside=True)), answers[FEATURES]
+    head.build()
+    rng = np.random.default_rng(2)
+    for weight in head.weights:
+        weight.assign(rng.normal(size=weight.shape) * 0.1)
+    head.usual.assign([1e6, 1.0])  # nothing is far
+    standard = np.asarray(head.standardise(features), np.float64)
+    own, outside = standard[:, SHAPE.standardised()], np.asarray(head.outside)
+    odds = own @ outside[:-1] + outside[-1]
+    np.testing.assert_allclose(head(features)[OOD_SCORE], 1 / (1 + np.exp(-odds)), rtol=1e-3, atol=1e-5)
+    head.usual.assign([np.asarray(head.distance(standard)).min(), 1e-3])  # nearly everything is
+    np.testing.assert_allclose(np.sort(head(features)[OOD_SCORE])[1:], 1, atol=1e-3)
 
 
 def test_preprocessing_equals_keras_own() -> None:

@@ -4,10 +4,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.records import ARTIST, RANDOM, SOURCE, TOO_CLOSE, TRAIN, VALIDATION, Record, accession_group, book_of
+from training.records import (
+    ARTIST,
+    OTHER,
+    RANDOM,
+    SHOWN,
+    SOURCE,
+    TOO_CLOSE,
+    TRAIN,
+    VALIDATION,
+    Record,
+    accession_group,
+    book_of,
+)
 from training.splits import clusters, digest, leak_report, near_duplicates, perceptual_hashes, split
 
-SHARES = {"random": 0.1, "artist": 0.15, "source": 0.15}
+SHARES = {"random": 0.1, "artist": 0.15, "source": 0.15, "shown": 0.6}
 
 
 @pytest.fixture
@@ -55,6 +67,33 @@ def test_a_few_more_pictures_move_few_others(records: list[Record]) -> None:
     before = {r.file: r.part for r in split(records, ("A", "B"), seed=1, shares=SHARES)}
     after = {r.file: r.part for r in split(more, ("A", "B"), seed=1, shares=SHARES)}
     assert sum(after[file] != part for file, part in before.items()) <= 12  # one more group in each part
+
+
+def test_strangers_are_shown_by_whole_artists(records: list[Record]) -> None:
+    strangers = [record for record in records if record.culture == "B"]
+    parted = [r for r in split(records, ("A",), seed=1, shares=SHARES) if r.culture == "B"]
+    assert {r.part for r in parted} == {SHOWN, OTHER}
+    shown, tried = ({r.artist for r in parted if r.part == part} - {""} for part in (SHOWN, OTHER))
+    assert shown
+    assert tried
+    assert not shown & tried
+    assert 0.3 < sum(r.part == SHOWN for r in parted) / len(strangers) < 0.9
+    again = split(numbered(records[::-1]), ("A",), seed=1, shares=SHARES)
+    assert {r.file: r.part for r in again if r.culture == "B"} == {r.file: r.part for r in parted}
+
+
+def test_culture_that_is_never_shown_only_tries_what_was_learnt(records: list[Record]) -> None:
+    parted = split(records, ("A",), seed=1, shares=SHARES, never_shown=("B",))
+    assert {r.part for r in parted if r.culture == "B"} == {OTHER}
+
+
+def test_what_is_shown_is_no_near_duplicate_of_what_is_tried(records: list[Record]) -> None:
+    twins = [replace(record, cluster=i // 2, artist=f"{record.artist}{i}") for i, record in enumerate(records)]
+    parts = defaultdict(set)
+    for record in split(twins, ("A",), seed=1, shares=SHARES):
+        parts[record.cluster].add(record.part)
+    assert {SHOWN} in parts.values()
+    assert not any(SHOWN in found and len(found) > 1 for found in parts.values())
 
 
 def test_near_duplicates_never_stand_on_both_sides(records: list[Record]) -> None:

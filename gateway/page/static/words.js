@@ -16,16 +16,16 @@ const WORDS = {
   }),
   out_of_distribution: () => ({
     overline: "The model does not know",
-    verdict: "Unlike anything it was trained on",
-    found: "It may be no artwork, or one from a culture or of a kind that the model has never seen. Put no weight on the shares below.",
-    spoken: "Unlike anything the model was trained on.",
+    verdict: "Like none of the cultures it knows",
+    found: "It may be no artwork, or one from another culture or of a kind that the model has never seen. Put no weight on the shares below.",
+    spoken: "Like none of the cultures that the model knows.",
   }),
 };
 
 const DECISIONS = {
   accepted: ({ least }) => `Accepted. The likeliest culture reaches the ${share(least)} from which this model commits itself`,
   abstained: ({ least }) => `Abstained. The likeliest culture stays below the ${share(least)} from which this model commits itself`,
-  out_of_distribution: () => "Out of distribution. The picture is unlike what the model was trained on",
+  out_of_distribution: () => "Out of distribution. The picture is like none of the cultures that the model knows",
 };
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
@@ -64,7 +64,7 @@ export function opinion({ culture, note, at }) {
 
 /** An answer in a few words, for a list. */
 export function brief({ decision, culture, probability }) {
-  if (decision === "out_of_distribution") return "Unlike anything it was trained on";
+  if (decision === "out_of_distribution") return "Like none of the cultures it knows";
   const found = `${culture}, ${share(probability)}`;
   return decision === "abstained" ? `Not sure: closest to ${found}` : found;
 }
