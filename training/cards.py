@@ -13,7 +13,7 @@ from training.calibrate import HONEST
 from training.checkpoint import TEMPERATURES, Release
 from training.fit import GROUP_WEIGHT, SEED, START
 from training.layers import UNUSUAL
-from training.records import OTHER, SHOWN, SOURCE, TRAIN, Record
+from training.records import SOURCE, STRANGE, TRAIN, Record
 from training.report import classes_table, differences_table, folds_tables, intervals_text, leaks_table, parts_table
 
 Row = dict[str, Any]
@@ -325,7 +325,7 @@ def _known_artists(records: Sequence[Record]) -> str:
 def _few_artists(records: Iterable[Record]) -> list[str]:
     artists: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        if record.artist and record.part not in (SHOWN, OTHER):
+        if record.artist and record.part not in STRANGE:
             artists[record.culture].add(record.artist)
     few = sorted((len(names), culture) for culture, names in artists.items() if len(names) < FEW_ARTISTS)
     told = ", ".join(f"{culture} {count}" for count, culture in few)
