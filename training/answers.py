@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from training.checkpoint import WEIGHTS, build_release_model, digest, load_release
 from training.config import from_values
 from training.export import Servable
-from training.fit import RUN
 from training.prepare import load_prepared
 from training.records import Record
+from training.runs import RUN
 
 BATCH: Final = 16  # pictures; larger ones gain nothing on a processor
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 from training import met
 from training.calibrate import HONEST
 from training.checkpoint import TEMPERATURES, Release
-from training.fit import GROUP_WEIGHT, SEED, START
 from training.layers import UNUSUAL
 from training.records import SOURCE, STRANGE, TRAIN, Record
 from training.report import classes_table, differences_table, folds_tables, intervals_text, leaks_table, parts_table
+from training.runs import GROUP_WEIGHT, SEED, START
 
 Row = dict[str, Any]
 Source = tuple[str, str, Counter[str]]  # name, licence, pictures per culture

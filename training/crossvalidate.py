@@ -22,12 +22,13 @@ from training.config import TrainConfig, to_values
 from training.data import FreshViews
 from training.evaluate import calibrated, compare, measure
 from training.features import extract, set_directions
-from training.fit import Answers, environment, examples_of, solve_head
+from training.frozen import examples_of, solve_head
 from training.layers import LOGITS
 from training.model import ask_head, build_model
 from training.prepare import load_prepared
-from training.records import TRAIN, VALIDATION, Record
+from training.records import TRAIN, VALIDATION, Record, classes_of
 from training.report import folds_tables
+from training.runs import Answers, environment
 from training.splits import folds
 
 CROSSVALIDATION: Final = "crossvalidation.json"
@@ -88,5 +89,5 @@ def _ask(
         solve_head(config, model, features.features, examples_of(config, fold, views, features, train, held))
         rows.append(held)
         logits.append(ask_head(model, features.features[0][held])[LOGITS])
-    truth = np.array([config.labels.index(record.culture) for record in chosen])
+    truth = np.array(classes_of(chosen, config.labels))
     return Answers(np.concatenate(rows), np.concatenate(logits), np.zeros(len(truth), np.float32), truth)

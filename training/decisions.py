@@ -119,7 +119,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _run(options: argparse.Namespace) -> None:
     from training.answers import ReleasedModel, validation_of
-    from training.fit import CHECKPOINT
+    from training.runs import CHECKPOINT
     from training.strangers import photographs, photographs_in
 
     photos = photographs_in(options.photographs) if options.photographs else photographs()

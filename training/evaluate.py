@@ -20,12 +20,12 @@ from training import baselines, plots, servables
 from training.calibrate import cross_calibrated, energy
 from training.checkpoint import WEIGHTS, build_release_model, digest, load_release
 from training.config import TrainConfig, from_values
-from training.fit import CHECKPOINT, RUN, Answers, load_answers, recipe_of
 from training.layers import LOGITS
 from training.metrics import Floats, evened_out, paired_difference, per_class, reliability, summary
 from training.prepare import load_prepared
-from training.records import ARTIST, OTHER, RANDOM, SHOWN, SOURCE, TRAIN, Record
+from training.records import ARTIST, OTHER, RANDOM, SHOWN, SOURCE, TRAIN, Record, classes_of
 from training.report import write_report
+from training.runs import CHECKPOINT, RUN, Answers, load_answers, recipe_of
 from training.strangers import auroc, drawn, photographs
 
 EVALUATION: Final = "evaluation.json"
@@ -179,7 +179,7 @@ def _strangers(
     model, greatest = build_release_model(released), released.calibration.greatest_ood
     rng = np.random.default_rng(0)
 
-    def drawn_from(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    def some(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.sort(rng.permutation(chosen)[: config.strangers])
 
     def scores(pictures: NDArray[np.uint8]) -> dict[str, Floats]:
@@ -188,18 +188,18 @@ def _strangers(
         logits, distance = (np.concatenate([part[name] for part in found]) for name in (LOGITS, contract.OOD_SCORE))
         return {"distance": distance, "energy": energy(logits)}
 
-    beside = drawn_from(rows)
+    beside = some(rows)
     known, colour = scores(np.asarray(pixels[beside])), np.array([not records[i].grey for i in beside])
     kinds = {"drawn, no artworks": drawn(config.strangers // 4)}
     if photos := photographs():
         kinds["photographs"] = np.stack(photos)
     shown = {record.culture for record in records if record.part == SHOWN}
-    others = [record.culture if record.part == OTHER else "" for record in records]
-    if any(others):
-        kinds["other cultures"] = np.asarray(pixels[drawn_from(np.flatnonzero(others))])
-    for culture in sorted({*others} - {""}) if config.outside else ():
+    tried = [record.culture if record.part == OTHER else "" for record in records]
+    others = {"other cultures": np.flatnonzero(tried)}
+    for culture in sorted({*tried} - {""}) if config.outside else ():
         name = f"{culture}, of which others were shown" if culture in shown else f"{culture}, never shown"
-        kinds[name] = np.asarray(pixels[drawn_from(np.flatnonzero(np.array(others) == culture))])
+        others[name] = np.flatnonzero(np.array(tried) == culture)
+    kinds |= {name: np.asarray(pixels[some(chosen)]) for name, chosen in others.items() if len(chosen)}
     report: dict[str, dict[str, Any]] = {}
     for name, pictures in kinds.items():
         strange = scores(pictures)
@@ -219,7 +219,7 @@ def _baselines(
     chosen: Sequence[Record],
 ) -> dict[str, Any]:
     known = np.flatnonzero([record.part == TRAIN for record in records])
-    labels = np.array([config.labels.index(r.culture) if r.culture in config.labels else -1 for r in records])
+    labels = np.array(classes_of(records, config.labels))
     classes = len(config.labels)
     usual = baselines.majority(labels, train=known, rows=rows, classes=classes)
     original = baselines.original_recipe(

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -89,6 +89,12 @@ def book_of(source: str) -> str:
     """
     name = re.sub(r"_+\d+$", "", source.strip().lower())
     return re.sub(rf"(?<=[^\W_])[\W_]+(?:{VOLUME})(?:[\W_]*\d+|[\W_]+[ivxl]+)(?![^\W_]).*$", "", name).strip("-_ ")
+
+
+def classes_of(records: Iterable[Record], labels: Sequence[str]) -> list[int]:
+    """The number of each record's label; -1 where its culture is none."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    return [numbers.get(record.culture, -1) for record in records]
 
 
 def read_records(data: Path) -> list[Record]:

@@ -85,8 +85,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 def write(run: Path, release: Path, *, pictures: int, about: str) -> Reference:
     """Write the yardstick beside a release that the measured `run` vouches for, from so many validation pictures."""
     from training.answers import ReleasedModel, validation_of  # imports TensorFlow, which takes seconds
-    from training.fit import CHECKPOINT
     from training.records import VALIDATION
+    from training.runs import CHECKPOINT
 
     records, pixels = validation_of(run)
     rows = np.flatnonzero([record.part in VALIDATION for record in records])

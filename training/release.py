@@ -11,8 +11,8 @@ from training.checkpoint import FACTS, WEIGHTS, Release, digest, load_release, p
 from training.config import PLACES, TrainConfig, from_values
 from training.crossvalidate import CROSSVALIDATION
 from training.evaluate import EVALUATION
-from training.fit import CHECKPOINT, RUN, recipe_of
 from training.prepare import load_prepared
+from training.runs import CHECKPOINT, RUN, recipe_of
 
 MODEL_CARD: Final = "README.md"
 DATA_CARD: Final = "DATA.md"

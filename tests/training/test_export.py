@@ -14,10 +14,10 @@ from training.checkpoint import load_release, probe_images
 from training.config import TrainConfig
 from training.evaluate import ask_saved_model
 from training.export import ExportError, export_release, signature_problems, write_servable
-from training.fit import CHECKPOINT, load_answers
 from training.model import build_tiny_model
 from training.prepare import load_prepared
 from training.release import release
+from training.runs import CHECKPOINT, load_answers
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
 

@@ -7,7 +7,7 @@ import pytest
 
 from training.config import TrainConfig
 from training.data import Examples, FreshViews
-from training.fit import solve_head
+from training.frozen import solve_head
 from training.head import picture_weights, solve, standardise
 from training.metrics import log_softmax, nll
 from training.model import build_model

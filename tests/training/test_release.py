@@ -12,10 +12,10 @@ from training.cards import model_card
 from training.checkpoint import load_release
 from training.config import TrainConfig, to_values
 from training.crossvalidate import crossvalidate
-from training.fit import CHECKPOINT
 from training.prepare import load_prepared
 from training.records import TRAIN, VALIDATION
 from training.release import Regression, release
+from training.runs import CHECKPOINT
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
 

@@ -11,10 +11,11 @@ from serving.contract import OOD_SCORE
 from training.checkpoint import build_release_model, load_release
 from training.config import TrainConfig, from_values
 from training.data import Examples, FreshViews
-from training.fit import CHECKPOINT, fit, load_answers, recipe_of
+from training.fit import fit
 from training.layers import LOGITS
 from training.prepare import load_prepared, prepare
 from training.records import ARTIST, OTHER, SHOWN, TRAIN
+from training.runs import CHECKPOINT, load_answers, recipe_of
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
 

@@ -11,9 +11,10 @@ import pytest
 from training.checkpoint import build_release_model, load_release
 from training.config import TrainConfig, from_values
 from training.evaluate import evaluate
-from training.fit import CHECKPOINT, fit, load_answers, recipe_of
+from training.fit import fit
 from training.layers import LOGITS
 from training.prepare import load_prepared
+from training.runs import CHECKPOINT, load_answers, recipe_of
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # TensorFlow and Keras warn about themselves
 
