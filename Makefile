@@ -19,7 +19,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Each environment is a stamp file that is newer than its lock.
+# Each environment is a stamp file that is newer than its lock. Byte code is made once, with all cores: where Python must
+# not write its own (PYTHONDONTWRITEBYTECODE), each process would compile TensorFlow anew, ten seconds of work.
 .venv/uv.ready:
 	@command -v uv >/dev/null || { echo "==> uv $(UV_VERSION) into .venv/uv"; $(PYTHON) -m venv .venv/uv && .venv/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@mkdir -p .venv && touch $@
@@ -27,7 +28,7 @@ help: ## list the targets
 define sync # name, locks
 	@echo "==> environment .venv/$(1) from $(2)"
 	@test -x .venv/$(1)/bin/python || $(UV) venv --quiet --python 3.11 .venv/$(1)
-	@$(UV) pip sync --quiet --python .venv/$(1)/bin/python --require-hashes $(2)
+	@$(UV) pip sync --quiet --compile-bytecode --python .venv/$(1)/bin/python --require-hashes $(2)
 	@touch $@
 endef
 

@@ -66,7 +66,7 @@ class TrainConfig:
     dropout: float = 0.2  # of the features, in fine-tuning
     averaging: float = 0.99  # exponential moving average of the weights, per step; these weights are kept
     patience: int = 2  # epochs without a lower validation NLL before fine-tuning stops
-    seeds: tuple[int, ...] = (0,)  # each is a fine-tuning run; the first is the one that is released
+    seeds: tuple[int, ...] = (0,)  # each is a fine-tuning run; the one with the least validation NLL is kept
 
     # Training evens the classes out. This power of their frequencies goes back into the answers: 0 calls all classes
     # equally likely before the picture is seen, 1 as frequent as they are among the training pictures.
