@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from serving.local import give_way
 from tests.bench import pictures
 from tests.bench.load import Body, Caller
 from tests.system import ROOT, free_ports
 
 START_LIMIT_S = 240.0
+MODEL_SERVER = "server"  # of Whence's two processes the one that `make run` lets give way
 # Whence's own defaults; a peer's own too, which is TensorFlow's.
 ENVIRON = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -43,6 +45,8 @@ class System:
                 self.running[name] = subprocess.Popen(
                     command, cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
                 )
+            if name == MODEL_SERVER:
+                give_way(self.running[name].pid)
         picture = self.body(pictures.real()[0])
         while Caller(self.url).ask(picture) != "200":
             if dead := [name for name, process in self.running.items() if process.poll() is not None]:
@@ -144,7 +148,7 @@ def whence(precision: str, models: Path) -> System:
     return System(
         f"whence-{precision}",
         f"http://127.0.0.1:{port}/v1/predict",
-        {"server": server, "gateway": gateway},
+        {MODEL_SERVER: server, "gateway": gateway},
         environ=environ,
         metrics=(f"http://127.0.0.1:{port}/metrics", f"http://127.0.0.1:{rest}/monitoring/prometheus/metrics"),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.local import NICENESS
 from tests.serving.running import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,18 @@ def test_nohup_keeps_it_running_when_the_terminal_is_closed(tmp_path: Path) -> N
         one.popen.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
             one.popen.wait(1.5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc")
+def test_the_gateway_goes_before_the_model_server(tmp_path: Path) -> None:
+    with launched(tmp_path) as one:
+        wait_until(lambda: len(one.children) == 2, "both run")
+        mine = os.getpriority(os.PRIO_PROCESS, 0)
+        names = {child: "--bind" in Path(f"/proc/{child}/cmdline").read_text() for child in one.children}
+        niceness = {is_gateway: os.getpriority(os.PRIO_PROCESS, child) for child, is_gateway in names.items()}
+        assert niceness == {True: mine, False: min(mine + NICENESS, 19)}
+        for group in (Path(f"/proc/{child}/autogroup") for child, is_gateway in names.items() if not is_gateway):
+            assert not group.exists() or group.read_text().split()[-1] == str(niceness[False])
 
 
 def certificate(folder: Path) -> dict[str, str]:
