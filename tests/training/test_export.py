@@ -13,7 +13,7 @@ from training.calibrate import probabilities
 from training.checkpoint import load_release, probe_images
 from training.config import TrainConfig
 from training.evaluate import ask_saved_model
-from training.export import ExportError, export_release, signature_problems, write_servable
+from training.export import TOLERANCE, ExportError, export_release, signature_problems, write_servable
 from training.model import build_tiny_model
 from training.prepare import load_prepared
 from training.release import release
@@ -23,11 +23,17 @@ pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # Te
 
 
 @pytest.fixture(scope="module")
-def exported(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The measured run itself, as a SavedModel."""
+def measured(finished_run: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release of the measured run itself."""
     out = tmp_path_factory.mktemp("measured")
     release(finished_run.run, out)
-    return export_release(out, tmp_path_factory.mktemp("models"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It as a SavedModel."""
+    return export_release(measured, tmp_path_factory.mktemp("models"))
 
 
 def test_exported_signatures_are_the_contract(exported: Path) -> None:
@@ -43,6 +49,22 @@ def test_exported_model_answers_as_the_run_did(exported: Path, finished_run: Tra
     np.testing.assert_allclose(found, expected, atol=0.01)  # the run read maps that were cached in float16
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     assert np.ptp(expected, axis=0).max() > 0.1  # so that not any answers would do
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_export_computes_in_the_precision_that_was_asked_for(
+    measured: Path, exported: Path, precision: str, tmp_path: Path
+) -> None:
+    directory = exported if precision == "float32" else export_release(measured, tmp_path, precision=precision)
+    found, wanted = (tf.saved_model.load(str(each)).signatures[contract.SERVING] for each in (directory, exported))
+    graph = found.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    dtypes = [tf.dtypes.as_dtype(node.attr["T"].type).name for node in nodes if node.op == "Conv2D"]
+    assert set(dtypes) == {precision}
+    answers = [ask(images=tf.constant(probe_images())) for ask in (found, wanted)]
+    told, expected = (answer[contract.PROBABILITIES] for answer in answers)
+    assert told.dtype == tf.float32
+    np.testing.assert_allclose(told, expected, atol=TOLERANCE[precision])
 
 
 def test_exported_heat_maps_sum_to_the_logits(exported: Path) -> None:
