@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,17 @@ def model(network: tuple[keras.Model, dict[str, np.ndarray]]) -> keras.Model:
     return network[0]
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
+def settings(folder: Path) -> TrainConfig:
     """A learning rate at which the first epochs help and the later ones do not."""
     return TrainConfig(
-        data=tmp_path, run=tmp_path / "run", labels=("A", "B"), blocks=(4, 5), ranks=(0, 0), embedding_size=2,
+        data=folder, run=folder / "run", labels=("A", "B"), blocks=(4, 5), ranks=(0, 0), embedding_size=2,
         batch=8, epochs=5, patience=5, learning_rate=3e-3, averaging=0.5,
     )  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    return settings(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def features() -> Features:
     return Features({}, [lower], [given.clip(0).astype(np.float16)])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def examples(features: Features) -> Callable[[CachedViews], Examples]:
     rows = np.arange(PICTURES)
     train, validation = rows[:32], rows[32:]
@@ -90,39 +94,72 @@ def table(config: TrainConfig) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def goes_on(
+    config: TrainConfig, model: keras.Model, features: Features, examples: Callable[[CachedViews], Examples]
+) -> None:
+    """It trains, where it was refused otherwise; one batch shows it."""
+    with pytest.raises(Killed):
+        finetune(config, model, examples(Killable(config, features, after=1)), seed=0)
+
+
 def same(one: Tuned, other: Tuned) -> None:
     np.testing.assert_allclose(one.logits, other.logits, rtol=1e-3, atol=1e-3)
     for name, value in one.weights.items():
         np.testing.assert_allclose(value, other.weights[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-@pytest.fixture
-def unbroken(
-    config: TrainConfig, model: keras.Model, features: Features, examples: Callable[[CachedViews], Examples]
-) -> tuple[TrainConfig, Tuned]:
-    """The same run, and what it came to without being killed."""
-    there = replace(config, run=config.run.with_name("unbroken"))
-    return there, finetune(there, model, examples(CachedViews(there, features)), seed=0)
+@dataclass(frozen=True)
+class Done:
+    """A fine-tuning that came to its end, what it found, and which batches were drawn for that."""
+
+    config: TrainConfig
+    tuned: Tuned
+    drawn: int  # since it was killed, or in all
+    before: dict[str, np.ndarray]  # the model's weights
+    after: dict[str, np.ndarray]
 
 
-@pytest.mark.parametrize("batches", [2, 8 + 3, 16 + 1])  # in the first, the third and the fifth epoch of four each
-def test_killed_run_ends_as_if_nothing_had_happened(
-    config: TrainConfig,
-    model: keras.Model,
+@pytest.fixture(scope="module")
+def run(
+    network: tuple[keras.Model, dict[str, np.ndarray]], features: Features, examples: Callable[[CachedViews], Examples]
+) -> Callable[[TrainConfig], Done]:
+    def run(config: TrainConfig) -> Done:
+        load_weights(*network)  # as a process that starts finds it
+        views = Killable(config, features)
+        tuned = finetune(config, network[0], examples(views), seed=0)
+        return Done(config, tuned, views.drawn, network[1], {k: v.copy() for k, v in weights_of(network[0]).items()})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(run: Callable[[TrainConfig], Done], tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A run that was left alone."""
+    return run(settings(tmp_path_factory.mktemp("unbroken")))
+
+
+@pytest.fixture(scope="module", params=[2, 8 + 3, 16 + 1])  # in the first, the third and the fifth epoch of four each
+def killed(
+    request: pytest.FixtureRequest,
+    network: tuple[keras.Model, dict[str, np.ndarray]],
     features: Features,
     examples: Callable[[CachedViews], Examples],
-    unbroken: tuple[TrainConfig, Tuned],
-    batches: int,
-) -> None:
-    start = weights_of(model)
+    run: Callable[[TrainConfig], Done],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[int, Done]:
+    """The same run, after how many batches it was killed, and what it came to when it was started again."""
+    config = settings(tmp_path_factory.mktemp("killed"))
+    load_weights(*network)
     with pytest.raises(Killed):
-        finetune(config, model, examples(Killable(config, features, after=batches)), seed=0)
-    load_weights(model, start)  # another process begins with these
-    again = Killable(config, features)
-    tuned = finetune(config, model, examples(again), seed=0)
-    assert again.drawn == 20 - batches // 4 * 4
-    same(tuned, unbroken[1])
-    rows, expected = table(config), table(unbroken[0])
+        finetune(config, network[0], examples(Killable(config, features, after=request.param)), seed=0)
+    return request.param, run(config)
+
+
+def test_killed_run_ends_as_if_nothing_had_happened(killed: tuple[int, Done], unbroken: Done) -> None:
+    batches, done = killed
+    assert done.drawn == 20 - batches // 4 * 4
+    same(done.tuned, unbroken.tuned)
+    rows, expected = table(done.config), table(unbroken.config)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
     for row, other in zip(rows, expected, strict=True):
         assert {n: float(v) for n, v in row.items()} == pytest.approx({n: float(v) for n, v in other.items()}, rel=1e-3)
@@ -130,21 +167,29 @@ def test_killed_run_ends_as_if_nothing_had_happened(
     assert losses.index(min(losses)) < 4  # so the last kill would have lost the best weights but for what was saved
 
 
-def test_finished_seed_is_not_trained_again(
-    config: TrainConfig, model: keras.Model, features: Features, examples: Callable[[CachedViews], Examples]
-) -> None:
-    first = finetune(config, model, examples(CachedViews(config, features)), seed=0)
-    same(finetune(config, model, examples(Killable(config, features, after=0)), seed=0), first)
-    assert {path.name for path in (config.run / "seed_0").iterdir()} == {TUNED, "epochs.csv", "tensorboard"}
+def test_tensorboard_has_every_epoch_once_even_after_a_kill(killed: tuple[int, Done]) -> None:
+    config = killed[1].config
+    events = EventAccumulator(str(config.run / "seed_0/tensorboard"))
+    events.Reload()
+    rows = table(config)
+    assert set(events.Tags()["scalars"]) == {"learning_rate", "loss", "accuracy", "val_nll", "val_accuracy"}
+    for name in events.Tags()["scalars"]:
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(float(row["epoch"]), pytest.approx(float(row[name]), rel=1e-5)) for row in rows]
 
 
-def test_fine_tuning_leaves_the_model_as_it_was(
-    config: TrainConfig, model: keras.Model, features: Features, examples: Callable[[CachedViews], Examples]
-) -> None:
-    before = {name: value.copy() for name, value in weights_of(model).items()}
-    tuned = finetune(config, model, examples(CachedViews(config, features)), seed=0)
-    assert all(np.array_equal(value, before[name]) for name, value in weights_of(model).items())
-    changed = {name for name, value in tuned.weights.items() if not np.array_equal(value, before[name])}
+def test_finished_seed_is_not_trained_again(unbroken: Done, run: Callable[[TrainConfig], Done]) -> None:
+    again = run(unbroken.config)
+    assert again.drawn == 0
+    same(again.tuned, unbroken.tuned)
+    folder = unbroken.config.run / "seed_0"
+    assert {path.name for path in folder.iterdir()} == {TUNED, "epochs.csv", "tensorboard"}
+
+
+def test_fine_tuning_leaves_the_model_as_it_was(unbroken: Done) -> None:
+    assert all(np.array_equal(value, unbroken.before[name]) for name, value in unbroken.after.items())
+    tuned = unbroken.tuned.weights
+    changed = {name for name, value in tuned.items() if not np.array_equal(value, unbroken.before[name])}
     assert {name.split("/")[0] for name in changed} == {"block5_conv1", "block5_conv2", "block5_conv3", "head"}
 
 
@@ -168,7 +213,7 @@ def test_what_other_settings_began_is_not_gone_on_with(
     with pytest.raises(ValueError, match="other settings"):
         finetune(other, model, examples(CachedViews(other, features)), seed=0)
     again = replace(config, target_accuracy=0.8, seeds=(0, 1))  # neither has to do with this seed's epochs
-    finetune(again, model, examples(CachedViews(again, features)), seed=0)
+    goes_on(again, model, features, examples)
 
 
 def test_another_start_is_not_gone_on_with(
@@ -184,19 +229,4 @@ def test_another_start_is_not_gone_on_with(
         finetune(begun, model, examples(CachedViews(begun, features)), seed=0)
     load_weights(model, weights)
     moved = replace(begun, start=config.run.with_name("elsewhere"))
-    finetune(moved, model, examples(CachedViews(moved, features)), seed=0)
-
-
-def test_tensorboard_has_every_epoch_once_even_after_a_kill(
-    config: TrainConfig, model: keras.Model, features: Features, examples: Callable[[CachedViews], Examples]
-) -> None:
-    with pytest.raises(Killed):
-        finetune(config, model, examples(Killable(config, features, after=9)), seed=0)
-    finetune(config, model, examples(CachedViews(config, features)), seed=0)
-    events = EventAccumulator(str(config.run / "seed_0/tensorboard"))
-    events.Reload()
-    rows = table(config)
-    assert set(events.Tags()["scalars"]) == {"learning_rate", "loss", "accuracy", "val_nll", "val_accuracy"}
-    for name in events.Tags()["scalars"]:
-        found = [(event.step, event.value) for event in events.Scalars(name)]
-        assert found == [(float(row["epoch"]), pytest.approx(float(row[name]), rel=1e-5)) for row in rows]
+    goes_on(moved, model, features, examples)
