@@ -91,6 +91,7 @@ def float_graph(servable: Servable) -> ov.Model:
         tf.saved_model.save(servable, scratch, signatures=numbers)
         converted = ov.Core().read_model(scratch)
     _turn_by_gathering(converted)
+    _square_by_power(converted)
     outputs = {name: converted.output(name).get_node().input_value(0) for name in _NUMBERS}
     outputs |= _strings(servable, outputs)
     for name, output in outputs.items():
@@ -137,6 +138,20 @@ def _turn_by_gathering(graph: ov.Model) -> None:
             turned = op.gather(node.input_value(0), op.constant(order.copy()), _integer(axis))
             for reader in node.output(0).get_target_inputs():
                 reader.replace_source_output(turned.output(0))
+
+
+def _square_by_power(graph: ov.Model) -> None:
+    """A product of a thing with itself becomes its power, of which OpenVINO's low-precision pass knows nothing.
+
+    Of the product it takes the scale of the eight bits out, and then multiplies by it in two more passes over the whole
+    map, in float32: a third of an int8 picture's time where convolutions are as quick as with AMX.
+    """
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Multiply" and node.input_value(0) == node.input_value(1):
+            two = op.constant(np.array(2, node.get_output_element_type(0).to_dtype()))
+            squared = op.power(node.input_value(0), two)
+            for reader in node.output(0).get_target_inputs():
+                reader.replace_source_output(squared.output(0))
 
 
 def _integer(value: int) -> ov.Node:

@@ -76,7 +76,8 @@ def quantize(graph: ov.Model, ranges: dict[str, float]) -> None:
         reduced = op.fake_quantize(node, low, high, low, high, LEVELS)
         for reader in readers:
             reader.replace_source_output(reduced.output(0))
-    for convolution in _convolutions(graph)[1:]:
+    _read_pixels_as_bytes(_convolutions(graph)[0])
+    for convolution in _convolutions(graph):
         kernel = convolution.input_value(1).get_node().get_data()  # [out, in, 3, 3]
         convolution.input(1).replace_source_output(_signed_bytes(kernel).output(0))
     graph.validate_nodes_and_infer_types()
@@ -110,8 +111,7 @@ def _convolutions(graph: ov.Model) -> list[ov.Node]:
 def _activations(graph: ov.Model) -> dict[str, ov.Node]:
     """The ReLU behind each convolution that feeds another one, by its place: "relu1" ... "relu12".
 
-    The first convolution reads the pixels and stays float32: it is 0.6 % of the work, and pixels minus their means have
-    no range that starts at zero.
+    The first convolution reads pixels, which are bytes already.
     """
     found = {}
     for place, convolution in enumerate(_convolutions(graph)[1:], 1):
@@ -122,6 +122,26 @@ def _activations(graph: ov.Model) -> dict[str, ov.Node]:
             raise ValueError(f"convolution {place + 1} reads a {node.get_type_name()}, expected a ReLU")
         found[f"relu{place}"] = node
     return found
+
+
+def _read_pixels_as_bytes(convolution: ov.Node) -> None:
+    """Pixels minus their means, as the first convolution reads them: the bytes themselves and a zero point.
+
+    A zero point is a whole number, so what the means have beside goes into the bias. Only at the border of a picture,
+    where a kernel reads less than it has room for, is that less than half a grey value too much.
+    """
+    centred = convolution.input_value(0).get_node()
+    (bias,) = (reader.get_node() for reader in convolution.output(0).get_target_inputs())
+    if (centred.get_type_name(), bias.get_type_name()) != ("Subtract", "Add"):
+        raise ValueError("the first convolution does not read pixels minus means, or has no bias")
+    pixels, means = centred.input_value(0), centred.input_value(1).get_node().get_data()  # [1, 3, 1, 1]
+    low, high, whole = _number(0.0), _number(LEVELS - 1.0), np.round(means)
+    exact = op.fake_quantize(pixels, low, high, low, high, LEVELS)
+    convolution.input(0).replace_source_output(op.subtract(exact, _number(whole)).output(0))
+    kernel = convolution.input_value(1).get_node().get_data()  # [out, 3, 3, 3]
+    rest = (kernel * (means - whole)).sum((1, 2, 3)).reshape(1, -1, 1, 1)
+    (own,) = (port for port in bias.inputs() if port.get_source_output().get_node() != convolution)
+    own.replace_source_output(_number(own.get_source_output().get_node().get_data() - rest).output(0))
 
 
 def _signed_bytes(kernel: NDArray[np.float32]) -> ov.Node:

@@ -67,15 +67,18 @@ class OpenVinoEngine:
 
     def load(self, path: Path) -> "IntermediateRepresentation":
         """Compiles each signature for this CPU."""
+        return IntermediateRepresentation(self.compiled(path), self._runs)
+
+    def compiled(self, path: Path) -> dict[str, ov.CompiledModel]:
+        """Each signature's graph, as this CPU computes it."""
         if not (path / IR).is_file():
             raise FileNotFoundError(f"{path} has no {IR}; `python -m training export --precision int8` makes one")
         graph = self._core.read_model(path / IR)
-        compiled = {
+        return {
             name: self._core.compile_model(_part(graph, outputs), "CPU", self._settings)
             for name, outputs in _signatures(graph).items()
             if self._only in (None, name)
         }
-        return IntermediateRepresentation(compiled, self._runs)
 
 
 class IntermediateRepresentation:

@@ -101,6 +101,21 @@ def test_heat_maps_still_add_up_to_the_logits(explained: dict[str, Any]) -> None
     np.testing.assert_allclose(explained[contract.PROBABILITIES], expected, rtol=0.02)
 
 
+def test_compiled_graph_goes_over_a_large_map_once_in_float32(models: Path) -> None:
+    """To centre and square it. Each pass more over block 2's map takes as long as a convolution does with AMX."""
+    import openvino as ov
+
+    from serving.server.openvino_engine import OpenVinoEngine
+
+    (version,) = (models / "culture-int8").iterdir()
+    graph = OpenVinoEngine(threads=1, runs=1, only=contract.SERVING).compiled(version)[contract.SERVING]
+    nodes = [node for node in graph.get_runtime_model().get_ordered_ops() if node.get_output_size()]
+    large = [node for node in nodes if node.get_output_partial_shape(0) == ov.PartialShape([-1, 128, 112, 112])]
+    kinds = [node.get_rt_info()["layerType"].astype(str) for node in large]
+    assert kinds.count("Convolution") == 2
+    assert kinds.count("Eltwise") == 1
+
+
 def test_an_existing_version_is_not_overwritten(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--models", str(models), "--precision", "int8"]) == 1
     assert "exists; a version is never overwritten" in capsys.readouterr().err

@@ -15,16 +15,22 @@ from training.quantize import Histogram, activation_ranges, load_ranges, quantiz
 
 
 def three_convolutions() -> Any:
-    """Pictures uint8 [N, 8, 8, 3] -> float32 [N, 16]: three convolutions with ReLU, a pooling behind the first."""
+    """Pictures uint8 [N, 8, 8, 3] minus means -> float32 [N, 16]: three convolutions with bias and ReLU, one pooling."""
     random = np.random.default_rng(0)
     pictures = op.parameter(ov.PartialShape([-1, 8, 8, 3]), np.uint8, name="images")
     hidden = op.transpose(op.convert(pictures, "f32"), op.constant(np.array([0, 3, 1, 2])))
+    hidden = op.subtract(hidden, op.constant(np.float32([103.9, 116.8, 123.5]).reshape(1, 3, 1, 1)))
     for number, size in enumerate((3, 16, 16)):
         kernel = op.constant(random.normal(size=(16, size, 3, 3), scale=(9 * size) ** -0.5).astype(np.float32))
-        hidden = op.relu(op.convolution(hidden, kernel, [1, 1], [1, 1], [1, 1], [1, 1]))
+        bias = op.constant(random.normal(size=(1, 16, 1, 1), scale=20).astype(np.float32))
+        hidden = op.relu(op.add(op.convolution(hidden, kernel, [1, 1], [1, 1], [1, 1], [1, 1]), bias))
         if number == 0:
             hidden = op.max_pool(hidden, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
     return ov.Model([op.result(op.reduce_mean(hidden, np.array([2, 3])))], [pictures])
+
+
+def _first(graph: Any) -> Any:
+    return next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
 
 
 def pictures(count: int) -> Any:
@@ -66,11 +72,27 @@ def test_eight_bits_answer_nearly_as_float32() -> None:
     assert np.abs(answers(graph) - exact).max() < 0.02 * exact.max()
 
 
-def test_all_kernels_but_the_first_are_stored_as_bytes(tmp_path: Path) -> None:
+def test_pixels_in_bytes_are_read_as_exactly_as_the_kernels_in_bytes_allow() -> None:
+    """Away from the border: with kernels that bytes hold exactly, what the first convolution says is what it said."""
+    graph = three_convolutions()
+    first = _first(graph)
+    whole = np.random.default_rng(2).integers(-126, 127, (16, 3, 3, 3)).astype(np.float32)
+    whole[:, 0, 0, 0] = 127
+    first.input(1).replace_source_output(op.constant(whole / 127).output(0))
+    (bias,) = (reader.get_node() for reader in first.output(0).get_target_inputs())
+    exact = answers(ov.Model([op.result(bias)], graph.get_parameters()))
+    quantize(graph, {"relu1": 100.0, "relu2": 100.0})
+    (bias,) = (reader.get_node() for reader in _first(graph).output(0).get_target_inputs())
+    found = answers(ov.Model([op.result(bias)], graph.get_parameters()))
+    np.testing.assert_allclose(found[..., 1:-1, 1:-1], exact[..., 1:-1, 1:-1], atol=0.01)
+    assert 0 < np.abs(found - exact).max() < 27 * 0.5  # the border: 27 numbers of at most 1, half a value
+
+
+def test_all_kernels_are_stored_as_bytes(tmp_path: Path) -> None:
     graph = three_convolutions()
     quantize(graph, {"relu1": 100.0, "relu2": 100.0})
     ov.save_model(graph, tmp_path / "model.xml", compress_to_fp16=False)
-    assert (tmp_path / "model.bin").stat().st_size < 16 * 3 * 9 * 4 + 2 * 16 * 16 * 9 + 1000
+    assert (tmp_path / "model.bin").stat().st_size < 16 * 3 * 9 + 2 * 16 * 16 * 9 + 1000
 
 
 def test_ranges_of_another_network_are_refused() -> None:
