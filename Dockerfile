@@ -133,7 +133,9 @@ COPY --from=code /src/bin/ /usr/local/bin/
 COPY --from=code /src/configs/ /etc/whence/
 COPY --from=export /models/ /models/
 WORKDIR /app
-ENV TF_CPP_MIN_LOG_LEVEL=2
+# The last: serving/memory.py says what it is good for.
+ENV TF_CPP_MIN_LOG_LEVEL=2 \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 EXPOSE 8500 8501
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["/usr/local/bin/model-ready"]
 CMD ["python", "-m", "serving.server", \

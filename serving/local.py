@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from serving import memory
 from serving.contract import MODEL_NAME
 
 LOOPBACK: Final = "127.0.0.1"  # where the model server listens
@@ -192,7 +193,7 @@ def _model_server(options: argparse.Namespace) -> Process:
     }
     words = [f"{name}={value}" for name, value in flags.items()]
     command = [str(options.serving_python), "-m", "serving.server", *words]
-    return Process("model server", command, _environ(), gives_way=True)
+    return Process("model server", command, memory.HUGE_PAGES | _environ(), gives_way=True)
 
 
 def _gateway(options: argparse.Namespace) -> Process:

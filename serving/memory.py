@@ -1,4 +1,4 @@
-"""How much of the memory that was freed glibc keeps for what comes next. Elsewhere this does nothing."""
+"""How glibc takes memory from the system, and how much of what was freed it keeps. Elsewhere this does nothing."""
 
 import ctypes
 from typing import Final
@@ -8,6 +8,10 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 LARGE_BYTES: Final = 8 * 1024 * 1024  # what is as large is no ordinary picture: those have up to 2 megapixels to resize
 ARENAS: Final = 2
+# For the environment of a model server: glibc asks for pages of 2 MiB, which Linux gives where
+# /sys/kernel/mm/transparent_hugepage/enabled says madvise. The processor then finds weights and maps with a hundredth
+# of the look-ups, which cost most after a pause and in a virtual machine, where each is two.
+HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def bound() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from serving.local import give_way
+from serving.memory import HUGE_PAGES
 from tests.bench import pictures
 from tests.bench.load import Body, Caller
 from tests.system import ROOT, free_ports
@@ -41,7 +42,7 @@ class System:
         begin = time.monotonic()
         for name, command in self.commands.items():
             with (log_dir / f"{self.name}-{name}.log").open("wb") as log:
-                environ = os.environ | ENVIRON | self.environ
+                environ = os.environ | ENVIRON | self.environ | (HUGE_PAGES if name == MODEL_SERVER else {})
                 self.running[name] = subprocess.Popen(
                     command, cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
                 )
@@ -96,7 +97,7 @@ class Ceiling:
         """Returns when the model is loaded."""
         with (log_dir / f"{self.name}.log").open("wb") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env=os.environ | ENVIRON, text=True, stderr=log,
+                self.command, cwd=ROOT, env=os.environ | ENVIRON | HUGE_PAGES, text=True, stderr=log,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             )  # fmt: skip
         if self._line() != "ready":

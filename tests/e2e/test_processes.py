@@ -1,6 +1,7 @@
 """What happens to the running system when one of its processes dies, and how it stops."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.system import PICTURES, ROOT, System, running, wait_until_ready
 
@@ -75,6 +77,15 @@ def test_sigterm_under_load_loses_no_accepted_request(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert set(outcomes) <= {200, 503}
+
+
+def test_the_model_server_has_huge_pages_where_linux_gives_them(system: System) -> None:
+    enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not enabled.exists() or "[never]" in enabled.read_text():
+        pytest.skip("this Linux gives no huge pages")
+    rollup = Path(f"/proc/{children(system)['server']}/smaps_rollup").read_text()
+    (kilobytes,) = re.findall(r"^AnonHugePages:\s+(\d+) kB", rollup, flags=re.MULTILINE)
+    assert int(kilobytes) > 100_000  # the weights alone are 60 MB
 
 
 def test_a_port_in_use_stops_the_start_with_a_clear_word(system: System) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from gateway.app import create_app
 from gateway.settings import Settings
-from serving import contract
+from serving import contract, memory
 from tests.k8s.manifests import K8S, ROOT, VARIANTS, Object, container, named, of_kind, pod, render
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
@@ -127,6 +127,11 @@ def test_everything_of_ours_runs_as_one_user() -> None:
             context = pod(workload)["securityContext"]
             users.add(f"{context['runAsUser']}:{context['runAsGroup']}")
     assert users == {"10001:10001"}
+
+
+def test_the_embedded_model_server_asks_for_huge_pages_as_under_make_run() -> None:
+    (name, value), *_ = memory.HUGE_PAGES.items()
+    assert f"{name}={value}" in _target("model-server")
 
 
 def test_every_setting_that_is_set_exists() -> None:

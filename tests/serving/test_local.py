@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from serving.local import NICENESS
+from serving.memory import HUGE_PAGES
 from tests.serving.running import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,8 @@ folder = pathlib.Path(__file__).parent
 flags = dict(word.split("=", 1) for word in sys.argv if "=" in word)
 is_gateway = "--bind" in sys.argv
 (folder / ("gateway" if is_gateway else "server")).write_text(str(os.getpid()))
+if not is_gateway:
+    (folder / "tunables").write_text(os.environ.get("GLIBC_TUNABLES", ""))
 
 class Stand(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -127,6 +130,13 @@ def test_the_gateway_goes_before_the_model_server(tmp_path: Path) -> None:
         assert [os.getpriority(os.PRIO_PROCESS, each) for each in (gateway, server)] == [mine, behind]
         group = Path(f"/proc/{server}/autogroup")  # "/autogroup-12 nice 5", where the kernel has it
         assert not group.exists() or group.read_text().split()[-1] == str(behind)
+
+
+@pytest.mark.parametrize("mine", [None, "glibc.malloc.hugetlb=0"])
+def test_the_model_server_asks_for_huge_pages_unless_told_otherwise(tmp_path: Path, mine: str | None) -> None:
+    with launched(tmp_path, **({"GLIBC_TUNABLES": mine} if mine else {})) as one:
+        wait_until(lambda: "is ready" in one.said, "it is ready")
+        assert (tmp_path / "tunables").read_text() == (mine or HUGE_PAGES["GLIBC_TUNABLES"])
 
 
 def certificate(folder: Path) -> dict[str, str]:
