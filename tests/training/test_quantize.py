@@ -15,7 +15,7 @@ from training.quantize import Histogram, activation_ranges, load_ranges, quantiz
 
 
 def three_convolutions() -> Any:
-    """Pictures uint8 [N, 8, 8, 3] minus means -> float32 [N, 16]: three convolutions with bias and ReLU, one pooling."""
+    """Pictures uint8 [N, 8, 8, 3] minus means -> float32 [N, 16]: three convolutions, biases and ReLUs, one pooling."""
     random = np.random.default_rng(0)
     pictures = op.parameter(ov.PartialShape([-1, 8, 8, 3]), np.uint8, name="images")
     hidden = op.transpose(op.convert(pictures, "f32"), op.constant(np.array([0, 3, 1, 2])))
