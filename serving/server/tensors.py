@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
 
 from serving.server.engine import Spec
 from serving.server.errors import InvalidArgument
@@ -72,7 +72,7 @@ def check_shape(name: str, shape: tuple[int, ...], spec: Spec) -> None:
 
 
 def to_numpy(name: str, tensor: tensor_pb2.TensorProto) -> NDArray[Any]:
-    """The values of a checked tensor, read from `tensor_content` without a copy, or from its `*_val` field.
+    """The values of a checked tensor, from `tensor_content` or from its `*_val` field.
 
     Raises:
         InvalidArgument: There are more or fewer values than the shape has room for.
@@ -81,20 +81,30 @@ def to_numpy(name: str, tensor: tensor_pb2.TensorProto) -> NDArray[Any]:
     if tensor.dtype == types_pb2.DT_STRING:
         return _fill(name, np.array(tensor.string_val, dtype=object), shape)
     dtype = np.dtype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype)
-    if not tensor.tensor_content:
+    content = tensor.tensor_content  # once: each look at it is a copy
+    if not content:
         return _fill(name, _values(name, tensor, dtype), shape)
     size = math.prod(shape) * dtype.itemsize
-    if len(tensor.tensor_content) != size:
-        sent = len(tensor.tensor_content)
+    if len(content) != size:
         raise InvalidArgument(
-            f"input {name!r} has {sent} bytes of tensor_content, expected {size} for {shape_text(shape)}"
+            f"input {name!r} has {len(content)} bytes of tensor_content, expected {size} for {shape_text(shape)}"
         )
-    return _shaped(name, np.frombuffer(tensor.tensor_content, dtype), shape)
+    return _shaped(name, np.frombuffer(content, dtype), shape)
 
 
 def to_proto(array: NDArray[Any]) -> tensor_pb2.TensorProto:
-    """An array as TensorFlow writes it: `tensor_content` for numbers, `string_val` for bytes."""
-    return tf.make_tensor_proto(array)
+    """An array as TensorFlow reads it: `tensor_content` for numbers, `string_val` for texts.
+
+    Not by TensorFlow's own `make_tensor_proto`, which takes five times as long.
+    """
+    shape = tensor_shape_pb2.TensorShapeProto(
+        dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in array.shape]
+    )
+    if array.dtype.kind in "OSU":
+        texts = [text if isinstance(text, bytes) else text.encode() for text in array.ravel().tolist()]
+        return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape=shape, string_val=texts)
+    dtype = tf.dtypes.as_dtype(array.dtype).as_datatype_enum
+    return tensor_pb2.TensorProto(dtype=dtype, tensor_shape=shape, tensor_content=array.tobytes())
 
 
 def _values(name: str, tensor: tensor_pb2.TensorProto, dtype: np.dtype[Any]) -> NDArray[Any]:
