@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.serving.queueing import ROW, WAITING, batched, held, rows_of_runs
 from tests.serving.running import Client, failure, running, wait_until
@@ -67,7 +68,7 @@ def test_a_batch_timeout_longer_than_any_clock_waits_until_the_batch_is_full(bas
         for waiting in (1, 0):
             calls.append(client.begin({"x": ROW}, "rows"))
             wait_until(lambda waiting=waiting: client.metric(WAITING, model_name="zoo") == waiting, "it waits, or runs")
-        assert [call.result().outputs["rows"].int_val[0] for call in calls] == [2, 2]
+        assert [tf.make_ndarray(call.result().outputs["rows"]).tolist() for call in calls] == [[2], [2]]
 
 
 def test_a_batch_is_padded_to_an_allowed_size_and_the_padding_is_not_returned(base_path: Path, tmp_path: Path) -> None:
