@@ -9,8 +9,8 @@ _M_ARENA_MAX: Final = -8
 LARGE_BYTES: Final = 8 * 1024 * 1024  # what is as large is no ordinary picture: those have up to 2 megapixels to resize
 ARENAS: Final = 2
 # For the environment of a model server: glibc asks for pages of 2 MiB, which Linux gives where
-# /sys/kernel/mm/transparent_hugepage/enabled says madvise. The processor then finds weights and maps with a hundredth
-# of the look-ups, which cost most after a pause and in a virtual machine, where each is two.
+# /sys/kernel/mm/transparent_hugepage/enabled says madvise. The processor then looks up few places for all weights and
+# maps. That costs most after a pause, when others have taken the caches, and in a virtual machine, where it is twofold.
 HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
