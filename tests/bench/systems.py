@@ -42,7 +42,8 @@ class System:
         begin = time.monotonic()
         for name, command in self.commands.items():
             with (log_dir / f"{self.name}-{name}.log").open("wb") as log:
-                environ = os.environ | ENVIRON | self.environ | (HUGE_PAGES if name == MODEL_SERVER else {})
+                huge = HUGE_PAGES if name == MODEL_SERVER else {}
+                environ = huge | os.environ | ENVIRON | self.environ
                 self.running[name] = subprocess.Popen(
                     command, cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
                 )
@@ -97,7 +98,7 @@ class Ceiling:
         """Returns when the model is loaded."""
         with (log_dir / f"{self.name}.log").open("wb") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env=os.environ | ENVIRON | HUGE_PAGES, text=True, stderr=log,
+                self.command, cwd=ROOT, env=HUGE_PAGES | os.environ | ENVIRON, text=True, stderr=log,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             )  # fmt: skip
         if self._line() != "ready":

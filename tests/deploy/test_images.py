@@ -206,4 +206,4 @@ def test_an_ending_model_server_answers_through_its_drain_and_exits_with_0(
     end = ended[kind]
     assert end.answered_meanwhile, "it must go on answering while it drains"
     assert end.status == 0, end.log
-    assert drain_s < end.seconds < drain_s + 14  # the pods' grace periods are longer
+    assert drain_s < end.seconds < drain_s + 10  # the pods' grace periods are longer
