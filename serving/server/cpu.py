@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Final
 
 AMX_BF16: Final = "amx_bf16"
+AVX512_BF16: Final = "avx512_bf16"
+# Together the sign of Intel's cores since Sapphire Rapids. They are made for AMX, and where a hypervisor hides it their
+# AVX512_BF16 takes four times as long as a float32 multiply-add for twice the products (measured: VGG16 0.65 times as
+# quick). Cooper Lake, which has no AMX, has no VBMI2 either.
+MADE_FOR_AMX: Final = frozenset({"GenuineIntel", "avx512_vbmi2"})
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -21,8 +26,9 @@ def available_cores(root: Path = Path("/")) -> int:
 
 
 def bfloat16_is_quick(root: Path = Path("/")) -> bool:
-    """True where oneDNN has bfloat16 instructions: AVX512_BF16 or AMX. Elsewhere it would compute them slowly."""
-    return not _features(root).isdisjoint({"avx512_bf16", AMX_BF16})
+    """True where oneDNN computes bfloat16 more quickly than float32: AMX, or AVX512_BF16 of a core made without AMX."""
+    features = _features(root)
+    return AMX_BF16 in features or (AVX512_BF16 in features and not features >= MADE_FOR_AMX)
 
 
 def multiplies_tiles(root: Path = Path("/")) -> bool:

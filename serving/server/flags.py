@@ -249,8 +249,8 @@ def _precision(engine: str, wish: str) -> str:
         return "bfloat16" if cpu.bfloat16_is_quick() else "float32"
     if wish == "bfloat16" and not cpu.bfloat16_is_quick():
         raise ConfigError(
-            "--mixed_precision is bfloat16, expected float32 or auto here: this CPU has neither AVX512_BF16 nor AMX,"
-            " and would compute bfloat16 more slowly than float32"
+            "--mixed_precision is bfloat16, expected float32 or auto here, where bfloat16 is slower: it takes AMX, or"
+            " AVX512_BF16 of a CPU made without AMX"
         )
     return "float32" if wish == "none" else wish
 

@@ -102,17 +102,20 @@ def test_a_server_that_dies_while_it_drains_is_not_waited_for() -> None:
 @pytest.mark.parametrize(
     ("cpu", "environ", "words", "expected"),
     [
-        ("fpu avx512f avx512_bf16", {}, [], "--port=1 --mixed_precision=bfloat16"),
-        ("fpu amx_bf16", {}, [], "--port=1 --mixed_precision=bfloat16"),
-        ("fpu avx512f", {}, [], "--port=1"),
-        ("fpu avx512_bf16", {"MIXED_PRECISION": "none"}, [], "--port=1"),
-        ("fpu avx512_bf16", {}, ["--mixed_precision=float32"], "--port=1 --mixed_precision=float32"),
+        ("AuthenticAMD avx512_vbmi2 avx512_bf16", {}, [], "--port=1 --mixed_precision=bfloat16"),
+        ("GenuineIntel avx512_bf16", {}, [], "--port=1 --mixed_precision=bfloat16"),
+        ("GenuineIntel avx512_vbmi2 avx512_bf16", {}, [], "--port=1"),
+        ("GenuineIntel avx512_vbmi2 avx512_bf16 amx_bf16", {}, [], "--port=1 --mixed_precision=bfloat16"),
+        ("AuthenticAMD avx512_vbmi2", {}, [], "--port=1"),
+        ("AuthenticAMD avx512_bf16", {"MIXED_PRECISION": "none"}, [], "--port=1"),
+        ("AuthenticAMD avx512_bf16", {}, ["--mixed_precision=float32"], "--port=1 --mixed_precision=float32"),
     ],
 )
 def test_bfloat16_is_asked_for_where_the_cpu_is_quick_at_it(
     cpu: str, environ: dict[str, str], words: list[str], expected: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {cpu}\n")
+    vendor, flags = cpu.split(" ", 1)
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n")
     done = subprocess.run(
         [PRECISION, "echo", "--port=1", *words], capture_output=True, text=True, check=True,
         env=environ | {"CPUINFO": str(tmp_path / "cpuinfo"), "PATH": "/usr/bin:/bin"},

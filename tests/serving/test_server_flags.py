@@ -281,17 +281,21 @@ def test_available_cores_follow_the_cgroup(tmp_path: Path, files: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("features", "quick", "tiles"),
+    ("vendor", "features", "quick", "tiles"),
     [
-        ("fpu avx512f avx512_bf16", True, False),
-        ("fpu amx_tile amx_bf16", True, True),
-        ("fpu amx_tile amx_int8", False, False),
-        ("fpu avx2", False, False),
-        ("avx512_bf16x", False, False),
+        ("AuthenticAMD", "avx512f avx512_vbmi2 avx512_bf16", True, False),  # Zen 4
+        ("GenuineIntel", "avx512f avx512_bf16", True, False),  # Cooper Lake
+        ("GenuineIntel", "avx512f avx512_vbmi2 avx512_bf16 amx_tile amx_bf16", True, True),  # Sapphire Rapids
+        ("GenuineIntel", "avx512f avx512_vbmi2 avx512_bf16", False, False),  # the same, without its AMX
+        ("GenuineIntel", "amx_tile amx_int8", False, False),
+        ("AuthenticAMD", "avx2", False, False),
+        ("AuthenticAMD", "avx512_bf16x", False, False),
     ],
 )
-def test_bfloat16_is_quick_only_with_its_instructions(tmp_path: Path, features: str, quick: bool, tiles: bool) -> None:
-    root = machine(tmp_path, {"proc/cpuinfo": f"flags\t\t: {features}\n"})
+def test_bfloat16_is_quick_only_with_its_instructions(
+    tmp_path: Path, vendor: str, features: str, quick: bool, tiles: bool
+) -> None:
+    root = machine(tmp_path, {"proc/cpuinfo": f"vendor_id\t: {vendor}\nflags\t\t: fpu {features}\n"})
     assert cpu.bfloat16_is_quick(root) is quick
     assert cpu.multiplies_tiles(root) is tiles
 
