@@ -19,7 +19,8 @@ class Gate:
 
     Who would be answered too late is turned away at once: requests inside, times what each of them lately added to the
     model's time (Little's law), have to fit into SHARE of what the request has left. So those with little time take no
-    place from others, and a model that is full works for nobody who has stopped waiting.
+    place from others, and a model that is full works for nobody who has stopped waiting. Nor does anybody queue who
+    would wait in vain: the places that come free in `max_wait_s` are for those who were first.
     """
 
     SHARE: Final = 0.7  # the rest is for reading, decoding and the unforeseen
@@ -53,7 +54,8 @@ class Gate:
             if self.taken < self._places and not self._queue:
                 self.taken += 1
                 return
-            if len(self._queue) >= self._max_waiting:
+            waiting = len(self._queue)
+            if waiting >= self._max_waiting or waiting * self._each_s >= self._max_wait_s:
                 raise Overloaded("the gateway is full")
             turn = threading.Event()
             self._queue.append(turn)
