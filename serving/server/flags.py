@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--mixed_precision", choices=("auto", "bfloat16", "float32", "none"), default="auto",
-        help="auto: bfloat16 where the CPU has AVX512_BF16 or AMX, which doubles the speed there; none is float32",
+        help="auto: bfloat16 where it is quicker (AMX, or AVX512_BF16 of a CPU made without AMX); none is float32",
     )  # fmt: skip
     add(
         "--tensorflow_intra_op_parallelism", type=_AtLeast(0), default=0, metavar="N",
