@@ -59,7 +59,7 @@ class OpenVinoEngine:
         self._settings = {
             "INFERENCE_NUM_THREADS": threads * runs,
             "NUM_STREAMS": runs,
-            # What is not int8: a tenth more pictures in bfloat16 where the CPU has it, and the same accuracy.
+            # What is not int8: a tenth more pictures in bfloat16 where the CPU is quick at it, and the same accuracy.
             "INFERENCE_PRECISION_HINT": "bf16" if cpu.bfloat16_is_quick() else "f32",
             # The gateway, and whatever else runs here, shares these cores.
             "ENABLE_CPU_PINNING": False,
